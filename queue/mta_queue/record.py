@@ -1,0 +1,246 @@
+"""One record <-> bytes: the only place that knows where which byte lies. Pure.
+
+A segment file is a file header followed by records without gaps. A record is a fixed header, a payload and, for
+items only, the content. One checksum covers header and payload, another the content, so that whoever wants to know
+what is in the queue need not read the mail itself. queue/FORMAT.md says the same in prose, byte by byte.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import NamedTuple
+from zlib import crc32
+
+MAGIC = b"mtaqueue"
+VERSION = 1
+
+ITEM, FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN, TOLD, SEALED = range(1, 9)
+KIND_NAMES = {
+    ITEM: "item",
+    FINISHED: "finished",
+    POSTPONED: "postponed",
+    MOVED: "moved",
+    ARRIVED: "arrived",
+    FORGOTTEN: "forgotten",
+    TOLD: "told",
+    SEALED: "sealed",
+}
+TOLD_KINDS = frozenset({ITEM, FINISHED, POSTPONED})
+"""What the event log has to hear of."""
+FATE_KINDS = frozenset({FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN})
+"""Records about an item that lies elsewhere: lost too early, they would let a dead item rise again."""
+
+FLAG_ARRIVING = 1
+
+ID_BYTES_MAX = 255  # its length is one byte of the header
+PAYLOAD_BYTES_MAX = 64 << 20  # far over 100,000 recipients of 320 bytes; a length beyond it is damage, not a record
+CONTENT_BYTES_MAX = (1 << 32) - 1  # its length is four bytes of the header
+PARTS_MAX = 1_000_000  # what one item may be divided into; bounds the bit mask that a part costs in memory
+
+_PREFIX = Struct("<II")
+_BODY = Struct("<QQdBBHIIII")
+_HEADER = Struct("<IIQQdBBHIIII")
+_ORIGIN = Struct("<IQ")
+_PART = Struct("<I")
+_FILE = Struct("<8sHHIIQQQ")
+
+PREFIX_BYTES = _PREFIX.size
+HEADER_BYTES = _HEADER.size
+FILE_HEADER_BYTES = _FILE.size + 4
+SEAL_BYTES = HEADER_BYTES
+
+_pack_prefix, _pack_body, _pack_part = _PREFIX.pack, _BODY.pack, _PART.pack
+_unpack_header = _HEADER.unpack_from
+_new_tuple = tuple.__new__
+
+
+class Origin(NamedTuple):
+    """Where an arriving item came from: the log's number and the item's seq there."""
+
+    log: int
+    seq: int
+
+
+class FileHeader(NamedTuple):
+    """The first bytes of a segment."""
+
+    version: int
+    marker: int
+    """The four bytes, drawn at random when the log was opened, that every record of this file begins with."""
+    log: int
+    segment: int
+    first_number: int
+    """No item of this segment or of a later one has a lower seq."""
+    told: int
+    """The position up to which everything had been told when the segment was begun."""
+
+
+class Record(NamedTuple):
+    """A record without its content."""
+
+    kind: int
+    number: int
+    """Ever increasing over all records of a log; an item's is its seq."""
+    seq: int
+    """The item that the record is about; for TOLD the position; for SEALED the segment's number."""
+    due_s: float
+    id_bytes: int
+    flags: int
+    parts: int
+    """ITEM: how many there are. Fates: how many are listed in the payload."""
+    payload: bytes
+    content_bytes: int
+    content_crc: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The record's size on disk, content included."""
+        return HEADER_BYTES + len(self.payload) + self.content_bytes
+
+    @property
+    def is_arriving(self) -> bool:
+        return bool(self.flags & FLAG_ARRIVING)
+
+    def item_id(self) -> str:
+        """ITEM: its id."""
+        return self.payload[: self.id_bytes].decode("utf-8", "replace")
+
+    def origin(self) -> Origin | None:
+        """ITEM: where it came from, None for one that was accepted here."""
+        return Origin(*_ORIGIN.unpack_from(self.payload, self.id_bytes)) if self.is_arriving else None
+
+    def meta(self) -> bytes:
+        """ITEM: the opaque bytes that were handed in."""
+        return self.payload[self.id_bytes + (_ORIGIN.size if self.is_arriving else 0) :]
+
+    def listed_parts(self) -> tuple[int, ...]:
+        """Fates: the parts that they are about."""
+        return parts_of(self.payload, self.parts)
+
+    def note(self) -> bytes:
+        """Fates: the opaque bytes behind the parts."""
+        return self.payload[self.parts * 4 :]
+
+
+class Damage(NamedTuple):
+    """Bytes that are no records."""
+
+    offset: int
+    length_bytes: int
+    followed: bool
+    """A whole record follows."""
+
+
+class Found(NamedTuple):
+    """A whole record and where it lies."""
+
+    offset: int
+    record: Record
+    content_good: bool
+    """False only where the content was looked at and fails its checksum or is cut short."""
+
+
+def parts_of(payload: bytes, count: int) -> tuple[int, ...]:
+    """The `count` part numbers at the start of a fate's payload; raises struct.error where it is too short."""
+    if count == 1:
+        return _PART.unpack_from(payload)
+    return Struct(f"<{count}I").unpack_from(payload)
+
+
+def encode_item(
+    marker: int,
+    number: int,
+    item_id: str,
+    meta: bytes,
+    parts: int,
+    content_bytes: int,
+    content_crc: int,
+    due_s: float = 0.0,
+    origin: Origin | None = None,
+) -> bytes:
+    """An ITEM's header and payload; the content follows it on disk. Raises ValueError where a limit is passed."""
+    id_bytes = item_id.encode()
+    if len(id_bytes) > ID_BYTES_MAX or not 0 < parts <= PARTS_MAX or content_bytes > CONTENT_BYTES_MAX:
+        raise ValueError("the item's id, its parts or its content are over the format's limits")
+    flags = 0
+    payload = id_bytes + meta
+    if origin is not None:
+        flags = FLAG_ARRIVING
+        payload = id_bytes + _ORIGIN.pack(*origin) + meta
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError("the item's meta is over the format's limit")
+    body = (
+        _pack_body(number, number, due_s, ITEM, len(id_bytes), flags, parts, len(payload), content_bytes, content_crc)
+        + payload
+    )
+    return _pack_prefix(marker, crc32(body)) + body
+
+
+def encode_fate(
+    marker: int, number: int, kind: int, seq: int, parts: Sequence[int] = (), note: bytes = b"", due_s: float = 0.0
+) -> bytes:
+    """Any record that is not an item; raises ValueError where the note is over the format's limit."""
+    count = len(parts)
+    listed = _pack_part(parts[0]) if count == 1 else Struct(f"<{count}I").pack(*parts)
+    payload = listed + note
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError("the note is over the format's limit")
+    body = _pack_body(number, seq, due_s, kind, 0, 0, count, len(payload), 0, 0) + payload
+    return _pack_prefix(marker, crc32(body)) + body
+
+
+def encode_seal(marker: int, number: int, segment: int) -> bytes:
+    """The record that ends a segment whose every byte before it is complete."""
+    return encode_fate(marker, number, SEALED, segment)
+
+
+def claimed_bytes(data: bytes, offset: int, marker: int) -> int:
+    """How long the record at `offset` claims to be, header and payload; 0 where no record of this file begins there.
+
+    Not yet checked: a damaged header may claim anything up to the limits.
+    """
+    fields = _unpack_header(data, offset)
+    if fields[0] != marker or fields[9] > PAYLOAD_BYTES_MAX or fields[5] not in KIND_NAMES:
+        return 0
+    return HEADER_BYTES + fields[9]
+
+
+def decode(data: bytes, offset: int, marker: int) -> Record | None:
+    """The record at `offset`; None where it is not one, is cut short or fails its checksum."""
+    body = offset + HEADER_BYTES
+    if len(data) < body:
+        return None
+    found, crc, number, seq, due_s, kind, id_bytes, flags, parts, payload_bytes, content_bytes, content_crc = (
+        _unpack_header(data, offset)
+    )
+    end = body + payload_bytes
+    if found != marker or end > len(data) or crc32(data[offset + 8 : end]) != crc or kind not in KIND_NAMES:
+        return None
+    payload = data[body:end]
+    return _new_tuple(
+        Record, (kind, number, seq, due_s, id_bytes, flags, parts, payload, content_bytes, content_crc)
+    )  # Record(...) with names would take twice as long
+
+
+def encode_file_header(header: FileHeader) -> bytes:
+    """The first FILE_HEADER_BYTES of a segment."""
+    version, marker, log, segment, first_number, told = header
+    data = _FILE.pack(MAGIC, version, 0, marker, log, segment, first_number, told)
+    return data + _PART.pack(crc32(data))
+
+
+def decode_file_header(data: bytes) -> FileHeader | None:
+    """What a segment begins with; None where that is cut short, damaged or not one of ours."""
+    if len(data) < FILE_HEADER_BYTES or data[: len(MAGIC)] != MAGIC:
+        return None
+    if crc32(data[: _FILE.size]) != _PART.unpack_from(data, _FILE.size)[0]:
+        return None
+    _, version, _, marker, log, segment, first_number, told = _FILE.unpack_from(data)
+    return FileHeader(version, marker, log, segment, first_number, told)
+
+
+def guessed_marker(data: bytes) -> int | None:
+    """The marker of a file whose header is damaged: what its first record begins with, if that record is whole."""
+    if len(data) < FILE_HEADER_BYTES + HEADER_BYTES:
+        return None
+    marker = _PART.unpack_from(data, FILE_HEADER_BYTES)[0]
+    return marker if decode(data, FILE_HEADER_BYTES, marker) is not None else None

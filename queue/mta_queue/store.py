@@ -1,0 +1,440 @@
+"""The store: the face of the queue. Items with parts, durable before they are acknowledged, found again after a crash.
+
+It knows nothing of mail: an item has an id, a meta and a content, all opaque, and parts that are numbers. Everything
+but `open` and `load` is called in the loop's thread and never waits for the disk; what does comes back as a callback.
+A worker has one store; it may open others to drain them (logs that no worker owns any more).
+"""
+
+import asyncio
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NewType
+from zlib import crc32
+
+from mta_queue import record, recovery, segment
+from mta_queue.catalog import Entry, Segment
+from mta_queue.disk import Disk, DiskFile, LogLockedError
+from mta_queue.journal import Journal
+from mta_queue.reader import FILES_OPEN_MAX, Loaded, PartState, Reader
+from mta_queue.record import HEADER_BYTES, Origin, Record
+from mta_queue.recovery import Recovered, Untold
+from mta_queue.threads import Jobs, Threads
+
+__all__ = [
+    "Loaded",
+    "LogFormatError",
+    "LogLockedError",
+    "Origin",
+    "PartState",
+    "Position",
+    "Recovered",
+    "Store",
+    "Untold",
+]
+
+SEGMENT_BYTES_MAX = 64 << 20  # what a deletion frees at once, and what a start after a crash reads in full
+READERS = 2  # threads that read mail back: enough to keep a disk busy beside the commits
+NUMBERS_SKIPPED = 1 << 20  # at each start: more than a crash can have lost of the last ones, so that none comes twice
+
+Position = NewType("Position", int)
+"""A moment in the log: every record up to this number had been appended."""
+
+
+class LogFormatError(Exception):
+    """The log was written by a newer version of this program."""
+
+
+class Store:
+    """One log: `DIRECTORY/` with `LOCK` and segments. The directory's name is the log's number where it is one."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disk: Disk,
+        durability: Literal["fsync", "os"] = "fsync",
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        jobs: Callable[[int, str], Jobs] = Threads,
+    ) -> None:
+        """`jobs` makes the threads: (how many, what they are called)."""
+        self.directory = directory
+        self.log = int(directory.name) if directory.name.isascii() and directory.name.isdigit() else 0
+        self._disk = disk
+        self._synced = durability == "fsync"
+        self._segment_bytes_max = segment_bytes_max
+        self._make_jobs = jobs
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock: DiskFile | None = None
+        self._rebuilt = recovery.Rebuilding()
+        self._catalog = self._rebuilt.catalog
+        self._journal = self._make_journal()
+        self._reader = Reader(directory, disk, self._catalog, jobs(READERS, f"queue-{self.log}-read"))
+        self._sweeping = False
+        self._late_forgets: dict[int, Callable[[], None] | None] = {}
+        self.segments_removed = 0
+
+    def _make_journal(self) -> Journal:
+        return Journal(
+            self.directory,
+            self.log,
+            self._disk,
+            self._make_jobs(1, f"queue-{self.log}-commit"),
+            self._catalog,
+            synced=self._synced,
+            segment_bytes_max=self._segment_bytes_max,
+        )
+
+    # Opening.
+
+    def open(self) -> Recovered:
+        """Locks the log, reads it and begins a new segment. Blocks.
+
+        Raises LogLockedError where another process has it, LogFormatError where it is too new, OSError where the disk
+        fails: then nothing can be promised.
+        """
+        self._disk.make_directory(self.directory)
+        self._lock = self._disk.lock(self.directory / segment.LOCK_NAME)
+        try:
+            return self._recover()
+        except (OSError, LogFormatError):
+            self._lock.close()
+            raise
+
+    def _recover(self) -> Recovered:
+        names = self._disk.names(self.directory)
+        collecting = gc.isenabled()
+        gc.disable()  # a million new objects, none of them garbage: looking for some again and again doubles the time
+        try:
+            for number in segment.numbers(names):
+                self._read_segment(number)
+        finally:
+            if collecting:
+                gc.enable()
+        rebuilt = self._rebuilt
+        recovered = rebuilt.recovered(self._record_reader())
+        self._reader.set_aside = len(recovered.set_aside)
+        # Never a number again that a file ever had, set aside or not.
+        used = segment.numbers(name.removesuffix(segment.ASIDE_SUFFIX) for name in names)
+        self._journal.on_segment = lambda writer: self._reader.keep_file(writer.number, writer.file)
+        self._journal.on_commit = self._after_commit
+        self._journal.open(used[-1] + 1 if used else 1, rebuilt.next_number + NUMBERS_SKIPPED)
+        return recovered
+
+    def _read_segment(self, number: int) -> None:
+        disk, rebuilt = self._disk, self._rebuilt
+        name = segment.file_name(number)
+        path = self.directory / name
+        file = disk.open(path, writable=True)
+        reader = segment.SegmentReader(disk, file)
+        decision = recovery.FILE_DECISIONS[recovery.beginning(reader.header, reader.marker, is_blank=reader.is_blank)]
+        if decision.refuse:
+            raise LogFormatError(f"{path} is {decision.label}: it was written by a newer version")
+        if decision.report:
+            rebuilt.aside(name, decision.label)
+        if decision.remove:
+            disk.unlink(path)
+        elif not decision.read or reader.marker is None:
+            disk.rename(path, path.with_name(name + segment.ASIDE_SUFFIX))
+        else:
+            if not reader.is_sealed:
+                # What is acted on from now on must not vanish with the next power loss.
+                disk.sync(file)
+            rebuilt.take(number, name, reader, verify_content=not reader.is_sealed)
+            if reader.is_whole and not reader.is_sealed:
+                seal = record.encode_seal(reader.marker, rebuilt.next_number - 1, number)
+                disk.append(file, reader.size_bytes, (seal,))  # so that the next start need not read it all again
+                disk.sync(file)
+        file.close()
+
+    def _record_reader(self) -> Callable[[Segment, int], Record | None]:
+        """A function that reads an item's record again, keeping what it opened."""
+        readers: dict[int, segment.SegmentReader] = {}
+
+        def read(home: Segment, offset: int) -> Record | None:
+            try:
+                reader = readers.get(home.number)
+                if reader is None:
+                    if len(readers) >= FILES_OPEN_MAX:
+                        readers.clear()
+                    file = self._disk.open(self.directory / segment.file_name(home.number))
+                    reader = readers[home.number] = segment.SegmentReader(self._disk, file)
+                return reader.record_at(offset)
+            except OSError:
+                return None
+
+        return read
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From now on appends are committed and callbacks called, in this loop."""
+        self._loop = loop
+        self._reader.start(loop)
+        self._journal.start(loop)
+        self._sweep()
+
+    async def close(self) -> None:
+        """Everything appended is written, synced and sealed, the lock released."""
+        if self._loop is None:
+            self.start(asyncio.get_running_loop())
+        await self._journal.close()
+        self._loop = None
+        self._reader.stop()
+        if self._lock is not None:
+            self._lock.close()
+
+    # Putting in.
+
+    def append(
+        self,
+        item_id: str,
+        meta: bytes,
+        parts: int,
+        content: bytes,
+        on_durable: Callable[[int], None],
+        on_failed: Callable[[OSError], None],
+        origin: Origin | None = None,
+        due_s: float = 0.0,
+    ) -> int:
+        """A new item with parts 0 to `parts` - 1, all due at `due_s`; returns its seq.
+
+        Exactly one of the callbacks is called in a later turn: `on_durable(seq)` when the item is on stable storage,
+        `on_failed(error)` when it is not and will not be found again. With `origin` the item is arriving: it lives,
+        but after a crash it is not among what waits until `arrive`. `content` is not copied and must not change.
+        Raises ValueError where something is over the format's limits.
+        """
+        journal = self._journal
+        seq = journal.next_number
+        size, crc = len(content), crc32(content)
+        head = record.encode_item(journal.marker, seq, item_id, meta, parts, size, crc, due_s, origin)
+        journal.next_number = seq + 1
+        entry = Entry(parts, len(head) - HEADER_BYTES, size, crc, due_s, origin)
+        self._catalog.add(seq, entry)
+        journal.append(seq, entry, head, content, on_durable, on_failed)
+        return seq
+
+    # Fates.
+
+    def finish(self, seq: int, parts: Sequence[int], note: bytes) -> None:
+        """These parts have their final fate; `note` is told again after a crash until `told` covered it.
+
+        Dead parts are left out; an item that does not live is no error.
+        """
+        entry = self._durable(seq)
+        if entry is not None and (living := self._living(entry, parts)):
+            self._fate(seq, entry, record.FINISHED, living, note)
+            self._catalog.end_parts(seq, entry, living)
+
+    def postpone(self, seq: int, parts: Sequence[int], due_s: float, note: bytes) -> None:
+        """These parts wait until `due_s` (Unix seconds); `note` comes back with `load`."""
+        entry = self._durable(seq)
+        if entry is not None and (living := self._living(entry, parts)):
+            self._fate(seq, entry, record.POSTPONED, living, note, due_s)
+            self._catalog.postpone(entry, living, due_s, note)
+
+    def move_out(self, seq: int, parts: Sequence[int], on_durable: Callable[[], None]) -> None:
+        """These parts now live in another log; `on_durable` when this is on stable storage."""
+        entry = self._durable(seq)
+        living = self._living(entry, parts) if entry is not None else ()
+        if entry is None or not living:
+            self._journal.fate(b"", None, on_durable)
+            return
+        self._fate(seq, entry, record.MOVED, living, on_durable=on_durable)
+        self._catalog.end_parts(seq, entry, living)
+
+    def arrive(self, seq: int) -> None:
+        """An arriving item is released: from now on it waits like any other."""
+        entry = self._durable(seq)
+        if entry is not None and entry.origin is not None:
+            self._fate(seq, entry, record.ARRIVED)
+            entry.origin = None
+
+    def forget(self, seq: int, on_durable: Callable[[], None] | None = None) -> None:
+        """As if it had never been accepted; also before it is durable (its own callbacks are called all the same)."""
+        entry = self._catalog.items.get(seq)
+        if entry is None:
+            if on_durable is not None:
+                self._journal.fate(b"", None, on_durable)
+        elif entry.segment is None:
+            self._late_forgets[seq] = on_durable
+        else:
+            self._fate(seq, entry, record.FORGOTTEN, on_durable=on_durable)
+            self._catalog.end(seq, entry)
+
+    def _durable(self, seq: int) -> Entry | None:
+        entry = self._catalog.items.get(seq)
+        assert entry is None or entry.segment is not None, "a fate before the item was durable"
+        return entry
+
+    def _living(self, entry: Entry, parts: Sequence[int]) -> Sequence[int]:
+        mask = entry.living
+        for part in parts:
+            if not mask >> part & 1:
+                return [part for part in parts if mask >> part & 1]
+        return parts
+
+    def _fate(
+        self,
+        seq: int,
+        entry: Entry,
+        kind: int,
+        parts: Sequence[int] = (),
+        note: bytes = b"",
+        due_s: float = 0.0,
+        on_durable: Callable[[], None] | None = None,
+    ) -> None:
+        journal = self._journal
+        number = journal.next_number
+        data = record.encode_fate(journal.marker, number, kind, seq, parts, note, due_s)
+        journal.next_number = number + 1
+        if kind in record.TOLD_KINDS:
+            self._catalog.to_tell(entry, number)
+            journal.tell_number = number
+        assert entry.segment is not None
+        journal.fate(data, entry.segment.number, on_durable)
+
+    # Telling.
+
+    def mark_position(self) -> Position:
+        """Now: what was appended before this call."""
+        return Position(self._journal.next_number - 1)
+
+    def told(self, position: Position) -> None:
+        """The event log has everything that was appended before `position`: it is not told again after a crash.
+
+        To be called a few times a second at most; segments are only deleted when it is called at all.
+        """
+        if position > self._catalog.told:
+            self._catalog.told = position
+            journal = self._journal
+            # No number of its own: telling is nothing to be told, and an idle log stays idle.
+            journal.fate(record.encode_fate(journal.marker, position, record.TOLD, position), None)
+        self._sweep()
+
+    # Looking.
+
+    def is_living(self, seq: int) -> bool:
+        """It has a part without a final fate."""
+        return seq in self._catalog.items
+
+    def living_parts(self, seq: int) -> tuple[int, ...]:
+        """The parts without a final fate; empty where the item does not live."""
+        entry = self._catalog.items.get(seq)
+        return tuple(entry.living_parts()) if entry is not None else ()
+
+    def content_size(self, seq: int) -> int:
+        """Bytes of content; 0 where the item does not live."""
+        entry = self._catalog.items.get(seq)
+        return entry.content_bytes if entry is not None else 0
+
+    @property
+    def items(self) -> int:
+        """Living items, those not yet durable included."""
+        return len(self._catalog.items)
+
+    @property
+    def parts_living(self) -> int:
+        """Their living parts."""
+        return self._catalog.parts_living
+
+    @property
+    def pending_bytes(self) -> int:
+        """Appended and not yet durable: what the door looks at before it takes more."""
+        return self._journal.pending_bytes
+
+    @property
+    def commits(self) -> int:
+        return self._journal.commits
+
+    @property
+    def syncs(self) -> int:
+        return self._journal.syncs
+
+    @property
+    def failures(self) -> int:
+        """Groups that the disk refused."""
+        return self._journal.failures
+
+    @property
+    def is_failing(self) -> bool:
+        """The disk refused a group twice and is left alone for a second: appends fail at once, fates wait in memory."""
+        return self._journal.is_failing
+
+    @property
+    def set_aside(self) -> int:
+        """What could not be read: found at the start or since."""
+        return self._reader.set_aside
+
+    @property
+    def segments(self) -> int:
+        """Files that exist, the one being written included."""
+        return len(self._catalog.segments)
+
+    def free_bytes(self) -> int:
+        """What the disk can still take. Raises OSError."""
+        return self._disk.free_bytes(self.directory)
+
+    # Reading back.
+
+    def load(self, seq: int) -> Loaded | None:
+        """Meta and living parts; None where it does not live or cannot be read. Blocks."""
+        return self._reader.load(seq)
+
+    def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
+        """`load` of many in a thread; `done` gets, in the same order, those that live then and can be read."""
+        self._reader.load_soon(seqs, done)
+
+    def content_now(self, seq: int) -> bytes | None:
+        """The content where it can be had without waiting for the disk, else None: then `content_soon`."""
+        return self._reader.content_now(seq)
+
+    def content_soon(self, seq: int, done: Callable[[bytes | None], None]) -> None:
+        """The content, read in a thread; `done(None)` where it is not to be had: not living, or unreadable."""
+        self._reader.content_soon(seq, done)
+
+    # Tidying up.
+
+    def _after_commit(self) -> None:
+        if self._late_forgets:
+            for seq, on_durable in list(self._late_forgets.items()):
+                entry = self._catalog.items.get(seq)
+                if entry is None or entry.segment is not None:
+                    del self._late_forgets[seq]
+                    self.forget(seq, on_durable)
+
+    def _sweep(self) -> None:
+        """Has the segments deleted that nobody needs any more."""
+        if self._sweeping or self._loop is None:
+            return
+        numbers = self._catalog.removable()
+        if not numbers:
+            return
+        self._sweeping = True
+        paths = []
+        for number in numbers:
+            name = segment.file_name(number)
+            target = name + segment.ASIDE_SUFFIX if self._catalog.segments[number].damaged else None
+            paths.append((self.directory / name, target))
+
+        def remove() -> None:
+            try:
+                for path, target in paths:
+                    if target is None:
+                        self._disk.unlink(path)
+                    else:
+                        self._disk.rename(path, path.with_name(target))
+                self._disk.sync_directory(self.directory)
+                done = True
+            except OSError:
+                done = False  # the next call of told() tries again
+            self._reader.hand_over(lambda: finish(done))
+
+        def finish(done: bool) -> None:
+            self._sweeping = False
+            if done:
+                for number in numbers:
+                    self._catalog.remove(number)
+                    self._reader.drop_file(number)
+                self.segments_removed += len(numbers)
+                self._sweep()
+
+        self._reader.submit(remove)
