@@ -1,0 +1,143 @@
+"""Trees: tables whose every value remembers its file and line, laid over each other or joined.
+
+`overlay` is how policies are layered: the upper file's value stands, tables are merged. `join` is how
+configuration files are included: tables add up, and a value given twice is a problem that names both places.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+from mta_policies.located import Document, Keys, Place, Problem
+
+Table = dict[str, object]
+
+
+class Tree(NamedTuple):
+    """Values and where each was written. Trees are never changed, only made from others."""
+
+    data: Table
+    places: dict[Keys, Place]
+
+    def place(self, path: Keys) -> Place:
+        """Where the value was written; for one that was not, where the nearest table around it was."""
+        for end in range(len(path), -1, -1):
+            if found := self.places.get(path[:end]):
+                return found
+        return Place("", 0)
+
+    def origin(self, path: Keys) -> Place | None:
+        """Where exactly this value was written; None where no file says it."""
+        return self.places.get(path)
+
+    def problem(self, path: Keys, message: str) -> Problem:
+        return Problem(*self.place(path), message)
+
+    def get(self, path: Keys) -> object:
+        """The value at this path; None where there is none."""
+        value: object = self.data
+        for key in path:
+            if isinstance(value, Mapping):
+                value = cast("Mapping[object, object]", value).get(key)
+            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+                value = cast("list[object]", value)[key]
+            else:
+                return None
+        return value
+
+    def branch(self, path: Keys) -> "Tree":
+        """The table at this path as a tree of its own; an empty one where there is none."""
+        table = self.get(path)
+        if not isinstance(table, dict):
+            return Tree({}, {(): self.place(path)})
+        size = len(path)
+        places = {keys[size:]: place for keys, place in self.places.items() if keys[:size] == path}
+        places.setdefault((), self.place(path))
+        return Tree(cast("Table", table), places)
+
+    def without(self, *keys: str) -> "Tree":
+        """The same tree without these keys of the outermost table."""
+        data = {key: value for key, value in self.data.items() if key not in keys}
+        return Tree(data, {path: place for path, place in self.places.items() if not path or path[0] not in keys})
+
+    def under(self, *keys: str) -> "Tree":
+        """The same tree as a table in another one: `tree.under("limits")` holds it as `limits`."""
+        data: Table = self.data
+        for key in reversed(keys):
+            data = {key: data}
+        places = {keys[:end]: self.place(()) for end in range(len(keys))}
+        return Tree(data, places | {(*keys, *path): place for path, place in self.places.items()})
+
+
+def tree_of(document: Document) -> Tree:
+    """A file as a tree."""
+    return Tree(document.data, {path: Place(document.file, line) for path, line in document.lines.items()})
+
+
+def overlay(lower: Tree, upper: Tree) -> Tree:
+    """Both, merged table by table; where both have a value the upper one stands, a list as a whole."""
+    places: dict[Keys, Place] = {(): upper.place(())}
+    return Tree(_overlay(lower.data, upper.data, (), lower, upper, places), places)
+
+
+def _overlay(below: Table, above: Table, path: Keys, lower: Tree, upper: Tree, places: dict[Keys, Place]) -> Table:
+    merged: Table = {}
+    for key in (*below, *(key for key in above if key not in below)):
+        here = (*path, key)
+        low, high = below.get(key), above.get(key)
+        if key in below and key in above and isinstance(low, dict) and isinstance(high, dict):
+            places[here] = upper.place(here)
+            merged[key] = _overlay(cast("Table", low), cast("Table", high), here, lower, upper, places)
+        elif key in above:
+            merged[key] = high
+            _copy_places(upper, here, places)
+        else:
+            merged[key] = low
+            _copy_places(lower, here, places)
+    return merged
+
+
+def _copy_places(source: Tree, path: Keys, places: dict[Keys, Place]) -> None:
+    size = len(path)
+    places.update((keys, place) for keys, place in source.places.items() if keys[:size] == path)
+
+
+def join(first: Tree, second: Tree, problems: list[Problem]) -> Tree:
+    """Both, as if one file followed the other: tables and lists of tables add up, anything else given in both
+    is a problem."""
+    places = dict(first.places)
+    return Tree(_join(first.data, second.data, (), (), places, second, problems), places)
+
+
+def _join(
+    here: Table, there: Table, path: Keys, old: Keys, places: dict[Keys, Place], second: Tree, problems: list[Problem]
+) -> Table:
+    """Joins the table at `path`, which stood at `old` in the second tree."""
+    merged = dict(here)
+    for key, value in there.items():
+        new_path, old_path = (*path, key), (*old, key)
+        present = merged.get(key)
+        if key not in merged:
+            merged[key] = value
+            _move_places(second, old_path, new_path, places)
+        elif isinstance(present, dict) and isinstance(value, dict):
+            tables = cast("Table", present), cast("Table", value)
+            merged[key] = _join(*tables, new_path, old_path, places, second, problems)
+        elif is_list_of_tables(present) and is_list_of_tables(value):
+            earlier, later = cast("list[object]", present), cast("list[object]", value)
+            merged[key] = [*earlier, *later]
+            for i in range(len(later)):
+                _move_places(second, (*old_path, i), (*new_path, len(earlier) + i), places)
+        else:
+            text = f"{key} is already given at {places.get(new_path, places[()])}; a value may be given only once"
+            problems.append(second.problem(old_path, text))
+    return merged
+
+
+def is_list_of_tables(value: object) -> bool:
+    """`[[x]]` and nothing else: lists of plain values do not add up."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _move_places(source: Tree, old: Keys, new: Keys, places: dict[Keys, Place]) -> None:
+    size = len(old)
+    places.update(((*new, *keys[size:]), place) for keys, place in source.places.items() if keys[:size] == old)

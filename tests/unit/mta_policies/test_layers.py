@@ -1,0 +1,352 @@
+"""Shipped files, the admin's own over them, default under all: values and where each was written."""
+
+from pathlib import Path
+
+import pytest
+
+from mta_policies import layers
+from mta_policies.layers import PolicyError, PolicySet
+from mta_policies.schema import ForSource
+from mta_policies.units import Rate
+
+DEFAULT = """\
+tls = "opportunistic"
+[limits]
+connections = 10
+rate = "100/s"
+[retry]
+schedule = ["5m", "1h"]
+"""
+GOOGLE = """\
+title = "Google"
+match = { mx = ["*.google.example"], domains = ["gmail.example"] }
+tls = "required"
+[limits]
+connections = 5
+[source_limits]
+connections = 5
+[sources."new-*"]
+limits = { connections = 2, rate = "2/s" }
+[sources."new-9*"]
+limits = { rate = "9/s" }
+retry = { schedule = ["9h"] }
+"""
+
+
+class Folders:
+    def __init__(self, root: Path) -> None:
+        self.shipped, self.local = root / "shipped", root / "local"
+        self.shipped.mkdir()
+        self.local.mkdir()
+        self.ship("default", DEFAULT)
+        self.ship("google", GOOGLE)
+
+    def ship(self, name: str, text: str) -> None:
+        (self.shipped / f"{name}.toml").write_text(text)
+
+    def put(self, name: str, text: str) -> None:
+        (self.local / f"{name}.toml").write_text(text)
+
+    def load(self, *disabled: str) -> PolicySet:
+        return layers.load(self.local, disabled, shipped=self.shipped)
+
+    def problems(self) -> list[str]:
+        with pytest.raises(PolicyError) as raised:
+            self.load()
+        return [str(problem).replace(f"{self.shipped.parent}/", "") for problem in raised.value.problems]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
+
+
+def test_what_a_policy_leaves_open_comes_from_default(folders: Folders) -> None:
+    """Key by key, not table by table."""
+    google = folders.load().policies["google"]
+
+    assert google.limits.connections == 5
+    assert google.limits.rate == (Rate(100, 1),)
+    assert google.retry.schedule == (300.0, 3600.0)
+    assert google.tls == "required"
+
+
+def test_a_local_file_adds_to_the_shipped_one(folders: Folders) -> None:
+    """Its values stand, what it leaves open is the shipped file's."""
+    folders.put("google", '[limits]\nrate = "7/s"\nmessages_per_connection = 9\n')
+
+    google = folders.load().policies["google"]
+
+    assert google.limits.rate == (Rate(7, 1),)
+    assert google.limits.messages_per_connection == 9
+    assert google.limits.connections == 5
+    assert google.match.domains == ("gmail.example",)
+    assert len(google.files) == 2
+
+
+def test_a_local_default_reaches_all_that_say_nothing_themselves(folders: Folders) -> None:
+    """So one file lifts the limits of everything but what a policy limits itself."""
+    folders.put("default", '[limits]\nconnections = 0\nrate = "none"\nmessages_per_connection = 0\n')
+
+    policies = folders.load()
+
+    assert policies.default.limits.connections == 0
+    assert policies.default.limits.rate == ()
+    assert policies.policies["google"].limits.rate == ()
+    assert policies.policies["google"].limits.connections == 5
+
+
+def test_replace_starts_afresh(folders: Folders) -> None:
+    """Nothing of the shipped file is left but what default says."""
+    folders.put("google", 'replace = true\nmatch = { domains = ["gmail.example"] }\n')
+
+    google = folders.load().policies["google"]
+
+    assert google.limits.connections == 10
+    assert google.match.mx == ()
+    assert google.tls == "opportunistic"
+    assert google.source_patterns == ()
+
+
+def test_a_policy_of_ones_own_needs_no_shipped_one(folders: Folders) -> None:
+    """A new name is a new policy."""
+    folders.put("partner", 'match = { domains = ["partner.example"] }\n')
+
+    partner = folders.load().by_domain("partner.example")
+
+    assert partner is not None
+    assert (partner.name, partner.title, partner.limits.connections) == ("partner", "partner", 10)
+
+
+def test_a_disabled_policy_is_as_if_it_were_not_shipped(folders: Folders) -> None:
+    """A local file of its name then stands alone."""
+    assert "google" not in folders.load("google").policies
+
+    folders.put("google", 'match = { domains = ["gmail.example"] }\n')
+
+    assert folders.load("google").policies["google"].limits.connections == 10
+
+
+def test_default_cannot_be_disabled(folders: Folders) -> None:
+    """All others stand on it."""
+    assert folders.load("default").default.limits.connections == 10
+
+
+def test_owners_title_and_match_are_not_inherited(folders: Folders) -> None:
+    """Four owners for everything else do not cut the provider with five connections in four."""
+    folders.put("default", 'owners = 4\ntitle = "Everything"\n[limits]\nrate = "100/s"\n')
+
+    policies = folders.load()
+
+    assert policies.default.owners == 4
+    assert policies.policies["google"].owners == 1
+    assert policies.policies["google"].title == "Google"
+
+
+def test_the_shipped_folder_as_ones_own_is_read_once(folders: Folders) -> None:
+    """Otherwise every file would lie over itself, and rules would come twice."""
+    folders.ship("rules", '[[rule]]\nname = "a"\n')
+
+    policies = layers.load(folders.shipped / ".." / "shipped", (), shipped=folders.shipped)
+
+    assert len(policies.policies["google"].files) == 1
+
+
+def test_without_a_local_folder_the_shipped_ones_hold(folders: Folders) -> None:
+    """None is the answer of who has no files."""
+    assert set(layers.load(None, shipped=folders.shipped).policies) == {"default", "google"}
+
+
+# -- origins --
+
+
+def test_every_value_knows_its_file_and_line(folders: Folders) -> None:
+    """The admin's, the shipped one's, default's, or nobody's."""
+    folders.put("google", "\n[limits]\nmessages_per_connection = 9\n")
+
+    policies = folders.load()
+
+    def origin(*path: str) -> str:
+        return policies.origin("google", path).removeprefix(f"{folders.shipped.parent}/")
+
+    assert origin("limits", "messages_per_connection") == "local/google.toml:3"
+    assert origin("limits", "connections") == "shipped/google.toml:5"
+    assert origin("limits", "rate") == "shipped/default.toml:4"
+    assert origin("retry", "expire") == "built in"
+
+
+def test_a_sources_value_knows_its_line_too(folders: Folders) -> None:
+    """What `[sources."..."]` says is where it comes from, the rest is as for all."""
+    policies = folders.load()
+
+    rate = policies.origin("google", ("limits", "rate"), "new-1")
+    connections = policies.origin("google", ("source_limits", "connections"), "new-1")
+
+    assert rate.endswith("shipped/google.toml:9")
+    assert connections.endswith("shipped/google.toml:7")
+
+
+# -- sources --
+
+
+@pytest.mark.parametrize(
+    ("source", "connections", "rate", "schedule"),
+    [
+        ("out-1", 5, Rate(100, 1), (300.0, 3600.0)),
+        ("new-1", 2, Rate(2, 1), (300.0, 3600.0)),
+        ("new-91", 2, Rate(9, 1), (32400.0,)),
+    ],
+)
+def test_some_sources_have_other_limits(
+    folders: Folders, source: str, connections: int, rate: Rate, schedule: tuple[float, ...]
+) -> None:
+    """Of several patterns that match the longer one's values stand, key by key."""
+    found = folders.load().policies["google"].for_source(source)
+
+    assert found.limits.connections == connections
+    assert found.limits.rate == (rate,)
+    assert found.source_limits.connections == 5
+    assert found.retry.schedule == schedule
+
+
+def test_a_sources_limits_are_made_once(folders: Folders) -> None:
+    """Asked for every message, looked up once."""
+    google = folders.load().policies["google"]
+
+    assert isinstance(google.for_source("new-1"), ForSource)
+    assert google.for_source("new-1") is google.for_source("new-1")
+
+
+# -- matching --
+
+
+def test_a_domain_or_all_its_hosts_lead_to_the_policy(folders: Folders) -> None:
+    """And to no policy where neither matches; never to default."""
+    policies = folders.load()
+    google = policies.policies["google"]
+
+    assert policies.by_domain("gmail.example") is google
+    assert policies.by_domain("sub.gmail.example") is None
+    assert policies.by_mx(["a.google.example", "b.google.example"]) is google
+    assert policies.by_mx(["a.google.example", "b.example"]) is None
+    assert policies.by_mx([]) is None
+
+
+def test_a_tie_is_warned_of(folders: Folders) -> None:
+    """Which policy wins is then a matter of names, and the admin is told which."""
+    folders.put("another", 'match = { mx = ["*.google.example"] }\n')
+
+    policies = folders.load()
+
+    found = policies.by_mx(["a.google.example"])
+    assert found is policies.policies["another"]
+    assert [warning.message.split(" is also in ")[0] for warning in policies.warnings] == ["*.google.example"]
+
+
+# -- problems --
+
+
+def test_all_problems_of_all_files_are_told_at_once(folders: Folders) -> None:
+    """Each once, though default's values are in every policy."""
+    folders.put("default", '[limits]\nrate = "fast"\n')
+    folders.put("google", "[limit]\n[retry]\njitter = 5\n")
+    folders.put("broken", "[limits\n")
+
+    assert folders.problems() == [
+        "local/broken.toml:1: not TOML: Expected ']' at the end of a table declaration, column 8",
+        'local/default.toml:2: rate: not a rate: "fast"; write "100/s", "600/min", "10000/h" or "50000/d", or "none"',
+        "local/google.toml:1: unknown key limit; did you mean limits?",
+        'local/google.toml:3: jitter: expected a share such as "20%", got 5',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "part"),
+    [
+        ("[retry]\nschedule = []", 2, "schedule: at least one time"),
+        ('[retry]\nschedule = ["5m", "0s"]', 2, "schedule: at least one time, and none under a second"),
+        ('[retry]\navoid = ["*:00-*:30", "*:31-*:59"]', 2, "avoid: nothing is left of the hour"),
+        ('[sources."x"]\nretry = { schedule = [] }', 2, "schedule: at least one time"),
+        ('[match]\nmx = ["a*.google.com"]', 2, "not a domain or pattern"),
+        ('[match]\ndomains = ["日本.example"]', 2, "ASCII form"),
+        ('tls = "requird"', 1, "did you mean required?"),
+        ('[limits]\nconnections = "none"', 2, 'connections: expected a whole number, got "none"'),
+        ("[limits]\nrate = 5", 2, 'rate: expected a rate such as "100/min"'),
+        ('[limits]\nrate = ["1/s", 5]', 2, "rate: expected a text, got 5"),
+    ],
+)
+def test_a_problem_is_told_where_it_is(folders: Folders, text: str, line: int, part: str) -> None:
+    """With the file and line that an admin must mend."""
+    folders.put("google", text)
+
+    problems = folders.problems()
+
+    assert len(problems) == 1
+    assert f"google.toml:{line}: " in problems[0]
+    assert part in problems[0]
+
+
+def test_default_matches_nothing_by_itself(folders: Folders) -> None:
+    """It is under all; a match in it would hide the others."""
+    folders.put("default", 'match = { domains = ["x.example"] }')
+
+    assert folders.problems() == ["local/default.toml:1: default is under all policies and matches nothing by itself"]
+
+
+def test_a_slow_rate_for_several_owners_is_warned_of(folders: Folders) -> None:
+    """Each may begin with a message of its own."""
+    folders.put("google", 'owners = 2\n[limits]\nrate = "60/min"\n')
+
+    policies = folders.load()
+
+    assert [
+        'rate = "60/min" is less than one a second for each of owners = 2' in w.message for w in policies.warnings
+    ] == [True]
+
+
+def test_rules_and_quotas_are_checked_but_have_no_effect_yet(folders: Folders) -> None:
+    """The admin is told so at their lines."""
+    folders.put(
+        "google",
+        '[limits]\nquota = { count = 300000, per = "day", zone = "Asia/Tokyo" }\n'
+        '[[rule]]\nname = "a"\nwhen = { code = ["421", "45x"], text = "rate" }\ntrigger = { count = 2, in = "1h" }\n'
+        'then = [{ action = "slow", rate = "10/min", for = "30m", scope = "source" }]\n',
+    )
+
+    policies = folders.load()
+
+    assert [(Path(w.file).name, w.line) for w in policies.warnings] == [("google.toml", 2), ("google.toml", 3)]
+    assert all("no effect yet" in warning.message for warning in policies.warnings)
+
+
+def test_a_badly_written_rule_is_a_problem(folders: Folders) -> None:
+    """What has no effect yet must be right all the same."""
+    folders.put("google", '[[rule]]\nname = "a"\nthen = [{ action = "slwo" }]\n')
+
+    assert ["did you mean slow?" in problem for problem in folders.problems()] == [True]
+
+
+def test_the_admins_rules_come_before_the_shipped_ones(folders: Folders) -> None:
+    """One with a shipped rule's name takes its place."""
+    folders.ship("google", GOOGLE + '[[rule]]\nname = "a"\n[[rule]]\nname = "b"\n')
+    folders.put("google", '[[rule]]\nname = "own"\n[[rule]]\nname = "a"\nthen = [{ action = "alert" }]\n')
+
+    google = folders.load().policies["google"]
+
+    assert google.tree.get(("rule", 0, "name")) == "own"
+    assert [google.tree.get(("rule", i, "name")) for i in range(4)] == ["own", "a", "b", None]
+    assert google.tree.get(("rule", 1, "then", 0, "action")) == "alert"
+    assert google.tree.place(("rule", 2, "name")).line == 16
+
+
+def test_files_that_cannot_be_read_are_problems(folders: Folders) -> None:
+    """Not UTF-8, or a folder with the name of a file."""
+    (folders.local / "latin.toml").write_bytes(b'title = "\xe9"\n')
+    (folders.local / "folder.toml").mkdir()
+
+    problems = folders.problems()
+
+    assert problems == [
+        "local/folder.toml: cannot be read: Is a directory",
+        "local/latin.toml: not UTF-8 text",
+    ]
