@@ -1,0 +1,193 @@
+"""The configuration: mta.toml and what it includes, read whole, checked whole, or refused with all that is wrong.
+
+`load` gives a `Config` in which everything that hangs together fits together: the policies are read, defaults
+that depend on the machine are filled in, every pool has sources. Each value knows the file and line that it
+comes from. `render` writes the commented mta.toml of the repository's root.
+"""
+
+import glob
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from mta.config.render import render
+from mta.config.settings import Listener, Pool, Route, Settings, Source, Tenant
+from mta.config.together import check_together
+from mta_policies import layers
+from mta_policies.layers import BUILT_IN, PolicyError, PolicySet
+from mta_policies.located import Problem, SyntaxProblem, nearest, parse
+from mta_policies.reader import Reader
+from mta_policies.tree import Tree, join, tree_of
+
+__all__ = [
+    "DEFAULT_FILE",
+    "Config",
+    "ConfigError",
+    "Listener",
+    "Pool",
+    "Route",
+    "Settings",
+    "Source",
+    "Tenant",
+    "load",
+    "render",
+]
+
+DEFAULT_FILE = "mta.toml"
+
+DEFAULT_POOL = "default"
+"""The pool of all mail whose tenant and headers name none."""
+
+SYSTEM_SOURCE = "system"
+"""The only source where none is configured: the system's address and `hostname`."""
+
+CONFIG_BYTES_MAX = 10_000_000  # a thousand tenants fit many times; what is larger is not a configuration
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` are all that is wrong, `warnings` what else there was to say."""
+
+    def __init__(self, problems: list[Problem], warnings: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+        self.warnings = warnings
+
+
+class Config(Settings, frozen=True, kw_only=True):
+    """The settings in force. Beside what mta.toml says: `hostname`, the sources' `ehlo` and the routes' ports are
+    filled in, there is at least one source, and a pool `default`."""
+
+    file: str
+    """The file that was loaded, as it was named."""
+    policy_set: PolicySet
+    warnings: tuple[Problem, ...]
+    """What has no effect yet, ties between policies: nothing that keeps the server from running."""
+    tree: Tree
+
+    def origin(self, *path: str | int) -> str:
+        """Where a value was written: `origin("queue", "directory")` is "mta.toml:12"; "built in" where nowhere."""
+        place = self.tree.origin(path)
+        return str(place) if place else BUILT_IN
+
+    @property
+    def worker_count(self) -> int:
+        """`workers`, or one per CPU core that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def load(path: str | Path = DEFAULT_FILE) -> Config:
+    """Reads, checks and completes; raises ConfigError with all problems at once."""
+    problems: list[Problem] = []
+    tree = _read_all(str(path), problems)
+    reader = Reader(tree)
+    settings = reader.read(Settings)
+    check_together(reader, settings)
+    policy_set = _load_policies(reader, settings)
+    problems += reader.problems
+    warnings = _in_order(reader.warnings, str(path))
+    if problems or policy_set is None:
+        raise ConfigError(_in_order(problems, str(path)), warnings)
+    return Config(
+        **msgspec.structs.asdict(_completed(settings)),
+        file=str(path),
+        policy_set=policy_set,
+        warnings=tuple(warnings),
+        tree=tree,
+    )
+
+
+def _read_all(file: str, problems: list[Problem]) -> Tree:
+    """The file and all that it includes, joined."""
+    tree = _read(file, problems)
+    include, place = tree.data.get("include"), ("include",)
+    patterns: list[object] = include if isinstance(include, list) else list(Settings().include)
+    for included in _included(file, [one for one in patterns if isinstance(one, str)], tree, problems):
+        more = _read(included, problems)
+        if "include" in more.data:
+            problems.append(more.problem(place, f"include is only for {file}, not for what it includes"))
+        tree = join(tree, more.without("include"), problems)
+    return tree
+
+
+def _read(file: str, problems: list[Problem]) -> Tree:
+    content = b""
+    try:
+        with Path(file).open("rb") as stream:
+            content = stream.read(CONFIG_BYTES_MAX + 1)
+        if len(content) > CONFIG_BYTES_MAX:
+            raise ValueError(f"larger than {CONFIG_BYTES_MAX} bytes: not a configuration")
+        return tree_of(parse(content.decode(), file))
+    except OSError as error:
+        problems.append(Problem(file, 0, f"cannot be read: {error.strerror}"))
+    except UnicodeDecodeError as error:
+        problems.append(Problem(file, content[: error.start].count(b"\n") + 1, "not UTF-8 text"))
+    except SyntaxProblem as error:
+        problems.append(error.problem)
+    except ValueError as error:
+        problems.append(Problem(file, 0, str(error)))
+    return tree_of(parse("", file))
+
+
+def _included(file: str, patterns: list[str], tree: Tree, problems: list[Problem]) -> list[str]:
+    """The files that the patterns mean, each once, in the order of their names."""
+    folder = os.path.dirname(file)
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = [os.path.join(folder, name) for name in glob.glob(pattern, root_dir=folder or None)]
+        if not matches and not glob.has_magic(pattern):
+            problems.append(tree.problem(("include",), f"include: there is no {os.path.join(folder, pattern)}"))
+        found.update(match for match in matches if os.path.isfile(match))
+    return sorted(name for name in found if not (os.path.exists(file) and os.path.samefile(name, file)))
+
+
+def _load_policies(reader: Reader, settings: Settings) -> PolicySet | None:
+    """The policies; their problems and what names them wrongly go to the reader's."""
+    known = layers.shipped_names()
+    for i, name in enumerate(settings.policies.disabled):
+        if name == layers.DEFAULT:
+            reader.fail(("policies", "disabled", i), "default is under all policies and cannot be disabled")
+        elif name not in known:
+            hint = nearest(name, known)
+            reader.fail(("policies", "disabled", i), f"there is no shipped policy {name}{hint}")
+    directory = settings.policies.directory
+    try:
+        policy_set = layers.load(directory if directory.is_dir() else None, settings.policies.disabled)
+    except PolicyError as error:
+        reader.problems += error.problems
+        reader.warnings += error.warnings
+        return None
+    reader.warnings += policy_set.warnings
+    for i, route in enumerate(settings.routes):
+        if route.policy and route.policy not in policy_set.policies:
+            hint = nearest(route.policy, policy_set.policies)
+            reader.fail(("route", i, "policy"), f"there is no policy {route.policy}{hint}")
+    return policy_set
+
+
+def _completed(settings: Settings) -> Settings:
+    """With the values that are made from others or from the machine."""
+    hostname = settings.hostname or _machine_name()
+    port = settings.delivery.port
+    routes = tuple(
+        msgspec.structs.replace(route, hosts=tuple(host._replace(port=host.port or port) for host in route.hosts))
+        for route in settings.routes
+    )
+    sources = settings.sources or (Source(name=SYSTEM_SOURCE),)
+    sources = tuple(msgspec.structs.replace(source, ehlo=source.ehlo or hostname) for source in sources)
+    pools = settings.pools
+    if DEFAULT_POOL not in {pool.name for pool in pools}:
+        pools = (*pools, Pool(name=DEFAULT_POOL, sources={source.name: 1 for source in sources}))
+    return msgspec.structs.replace(settings, hostname=hostname, routes=routes, sources=sources, pools=pools)
+
+
+def _machine_name() -> str:
+    """The fully qualified name, or the best that the machine knows of itself."""
+    full, short = socket.getfqdn().rstrip(".").lower(), socket.gethostname().rstrip(".").lower()
+    return full if "." in full and not full.startswith("localhost") else short or "localhost"
+
+
+def _in_order(problems: list[Problem], main: str) -> list[Problem]:
+    """Each once: first the main file, then the others by name, line by line."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file != main, problem.file, problem.line))

@@ -1,0 +1,175 @@
+"""What only shows together: names that nobody defines, doors on one port, files that are not there.
+
+Each check looks only at values that were right by themselves, so that one mistake is told once.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mta.config.settings import Listener, Settings
+from mta_policies.located import nearest
+from mta_policies.reader import Reader
+
+_ANY_ADDRESS = {"0.0.0.0": 4, "::": 6}
+
+TLS_REFUSED = (
+    'tls = "{tls}" has no effect yet, and without it this listener would speak in clear: refused.'
+    ' Take tls = "none" or leave the listener out'
+)
+AUTH_REFUSED = (
+    'auth = "required" has no effect yet, and without it whoever is trusted would relay unasked: refused.'
+    ' Take auth = "none" or "optional", or leave the listener out'
+)
+
+
+def check_together(reader: Reader, settings: Settings) -> None:
+    """Notes every problem in `reader`."""
+    _listeners(reader, settings)
+    _names(reader, settings)
+    _pools(reader, settings)
+    _tenants(reader, settings)
+    _routes(reader, settings)
+    _signing(reader, settings)
+    _places(reader, settings)
+
+
+def _listeners(reader: Reader, settings: Settings) -> None:
+    tenants = _known(reader, "tenant")
+    if "listener" in reader.tree.data and not settings.listeners and reader.is_good("listener"):
+        reader.fail(("listener",), "listener: without a door no mail can come in")
+    for i, listener in enumerate(settings.listeners):
+        here = ("listener", i)
+        for j, other in enumerate(settings.listeners[:i]):
+            if _same_port(listener, other) and _good(reader, [(*here, "address"), ("listener", j, "address")]):
+                first = reader.tree.place(("listener", j, "address"))
+                reader.fail((*here, "address"), f"address {listener.address} is taken by the listener at {first}")
+        if listener.tls != "none":
+            reader.fail((*here, "tls"), TLS_REFUSED.format(tls=listener.tls))
+            for name, file in (("certificate", listener.certificate), ("key", listener.key)):
+                if file is None and reader.is_good(*here, name):
+                    reader.fail((*here, "tls"), f'tls = "{listener.tls}" needs {name} = "..."')
+        if listener.auth == "required":
+            reader.fail((*here, "auth"), AUTH_REFUSED)
+        for name, file in (("certificate", listener.certificate), ("key", listener.key)):
+            if file is not None:
+                _file(reader, (*here, name), name, file)
+        if listener.tenant and listener.tenant not in tenants and reader.is_good(*here, "tenant"):
+            hint = nearest(listener.tenant, tenants)
+            reader.fail((*here, "tenant"), f"there is no tenant {listener.tenant}{hint}")
+
+
+def _same_port(one: Listener, other: Listener) -> bool:
+    """Whether both would bind the same port; port 0 is a free one each time, and IPv6 sockets take IPv6 only."""
+    if one.address.port != other.address.port or not one.address.port:
+        return False
+    hosts = one.address.host, other.address.host
+    families = [6 if ":" in host else 4 for host in hosts]
+    return hosts[0] == hosts[1] or (families[0] == families[1] and any(host in _ANY_ADDRESS for host in hosts))
+
+
+def _names(reader: Reader, settings: Settings) -> None:
+    """Nothing is called twice the same."""
+    for table, names in (
+        ("source", [source.name for source in settings.sources]),
+        ("pool", [pool.name for pool in settings.pools]),
+        ("tenant", [tenant.name for tenant in settings.tenants]),
+        ("dkim", [f"{key.selector}._domainkey.{key.domain}" for key in settings.dkim]),
+    ):
+        seen: dict[str, int] = {}
+        for i, name in enumerate(names):
+            first = seen.setdefault(name, i)
+            key = "selector" if table == "dkim" else "name"
+            if first != i and _good(reader, [(table, i, key), (table, first, key)]):
+                at = reader.tree.place((table, first, key))
+                reader.fail((table, i, key), f"{table} {name} is already given at {at}")
+
+
+def _pools(reader: Reader, settings: Settings) -> None:
+    sources = _known(reader, "source")
+    for i, pool in enumerate(settings.pools):
+        here = ("pool", i, "sources")
+        if not reader.is_good(*here):
+            continue
+        if not pool.sources:
+            reader.fail(here, f"pool {pool.name} names no source")
+        elif not any(pool.sources.values()):
+            reader.fail(here, f"pool {pool.name} has no source with a weight over 0")
+        for name in pool.sources:
+            if name not in sources:
+                reader.fail((*here, name), f"there is no source {name}{nearest(name, sources)}")
+
+
+def _tenants(reader: Reader, settings: Settings) -> None:
+    pools = _known(reader, "pool") | {"default"}
+    seen: dict[str, tuple[str | int, ...]] = {}
+    for i, tenant in enumerate(settings.tenants):
+        if tenant.pool not in pools and reader.is_good("tenant", i, "pool"):
+            reader.fail(("tenant", i, "pool"), f"there is no pool {tenant.pool}{nearest(tenant.pool, pools)}")
+        if not reader.is_good("tenant", i, "senders"):
+            continue
+        for j, pattern in enumerate(tenant.senders):
+            here = ("tenant", i, "senders", j)
+            first = seen.setdefault(pattern, here)
+            if first != here:
+                reader.fail(here, f"sender {pattern} is already given at {reader.tree.place(first)}")
+
+
+def _routes(reader: Reader, settings: Settings) -> None:
+    all_before = None
+    for i, route in enumerate(settings.routes):
+        for key, values in (("domains", route.domains), ("hosts", route.hosts)):
+            if not values and reader.is_good("route", i, key):
+                reader.fail(("route", i, key), f"route without {key}")
+        if all_before is not None:
+            reader.warn(("route", i), f"never used: the route at {all_before} takes everything")
+        elif "*" in route.domains:
+            all_before = reader.tree.place(("route", i, "domains"))
+
+
+def _signing(reader: Reader, settings: Settings) -> None:
+    for i, key in enumerate(settings.dkim):
+        if reader.is_good("dkim", i, "key"):
+            _file(reader, ("dkim", i, "key"), "key", key.key)
+    directory = settings.signing.directory
+    if directory is not None and not directory.is_dir():
+        reader.fail(("signing", "directory"), f"directory: there is no folder {directory}")
+
+
+def _places(reader: Reader, settings: Settings) -> None:
+    """Folders where they are named, and sizes of which nothing is left."""
+    for size, path in (
+        (settings.queue.message_size_max_bytes, ("queue", "message_size_max")),
+        (settings.queue.memory_max_bytes, ("queue", "memory_max")),
+        (settings.log.rotate.size_bytes, ("log", "rotate", "size")),
+    ):
+        if size == 0 and reader.is_good(*path):
+            reader.fail(path, f"{path[-1]}: nothing would fit")
+    queue = settings.queue.directory
+    if queue.exists() and not queue.is_dir():
+        reader.fail(("queue", "directory"), f"directory: {queue} is not a folder")
+    policies = settings.policies.directory
+    given = reader.tree.get(("policies", "directory"))
+    # The default may be written out in the file and still be absent; a name of the admin's own is meant.
+    if given not in (None, "policies") and not policies.is_dir() and reader.is_good("policies", "directory"):
+        reader.fail(("policies", "directory"), f"directory: there is no folder {policies}")
+
+
+def _file(reader: Reader, path: tuple[str | int, ...], what: str, file: Path) -> None:
+    """Must be there and readable by whoever runs this."""
+    if not file.is_file():
+        reader.fail(path, f"{what}: there is no file {file}")
+    elif not os.access(file, os.R_OK):
+        reader.fail(path, f"{what}: {file} cannot be read by this user")
+
+
+def _known(reader: Reader, table: str) -> set[str]:
+    """The names that are given, also in tables with another mistake: who uses them is not wrong."""
+    tables = reader.tree.data.get(table)
+    if not isinstance(tables, list):
+        return set()
+    return {name for one in tables if isinstance(one, dict) and isinstance(name := one.get("name"), str)}
+
+
+def _good(reader: Reader, paths: Iterable[tuple[str | int, ...]]) -> bool:
+    return all(reader.is_good(*path) for path in paths)
