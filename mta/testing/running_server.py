@@ -1,0 +1,241 @@
+"""A running server for tests: `mta serve` as a process of its own, with a configuration made for the test.
+
+    async with RunningServer(tmp_path, dns=dns.address, port=sink.port) as server:
+        await server.send("a@shop.test", ["b@swift.test"])
+        events = await server.until_told(lambda events: any(each["event"] == "delivered" for each in events))
+
+Everything listens on loopback and on free ports; what is started is ended with the block, by its own process id.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import smtplib
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+READY_S = 60.0  # a loaded machine starts two workers slowly; a server that never gets ready says why at once
+STOP_S = 40.0
+POLL_S = 0.02  # how often a file or a process is looked at
+
+Event = dict[str, Any]
+
+
+class ServerEnded(Exception):
+    """The server is not running; the text is what it said."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses now, below those that the system gives to outgoing connections."""
+    for _ in range(200):
+        port = 20_000 + int.from_bytes(os.urandom(2)) % 12_000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port between 20000 and 32000")
+
+
+class RunningServer:
+    """The process, its files, and what a test asks of it.
+
+    `port`: where MX hosts are spoken to (a sink's); `dns`: a toy DNS; `policies`: name -> text of a policy file, laid
+    over the shipped ones; `more`: further lines of mta.toml; `queue`: further lines of `[queue]`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        dns: str = "",
+        workers: int = 2,
+        policies: Mapping[str, str] | None = None,
+        queue: str = "",
+        delivery: str = "",
+        more: str = "",
+    ) -> None:
+        self.folder = folder
+        self.smtp_port = free_port()
+        self.config = folder / "mta.toml"
+        self.events_path = folder / "events.jsonl"
+        self.log_path = folder / "server.log"
+        self.workers = workers
+        self._port = port
+        self._dns = dns
+        self._queue = queue
+        self._delivery = delivery
+        self._more = more
+        self._process: asyncio.subprocess.Process | None = None
+        (folder / "policies").mkdir(exist_ok=True)
+        for name, text in (policies or {}).items():
+            self.write_policy(name, text)
+        self.write_config()
+
+    def write_policy(self, name: str, text: str) -> None:
+        """Put a policy file into the admin's folder; `reload` makes it take effect."""
+        (self.folder / "policies" / f"{name}.toml").write_text(text)
+
+    def write_config(self) -> None:
+        """Write mta.toml anew, from the attributes."""
+        servers = f'["{self._dns}"]' if self._dns else "[]"
+        self.config.write_text(
+            f"""hostname = "mail.server.test"
+workers = {self.workers}
+
+[queue]
+directory = "queue"
+disk_free_min = "1MB"
+{self._queue}
+
+[delivery]
+port = {self._port}
+prohibited_networks = []
+{self._delivery}
+
+[dns]
+nameservers = {servers}
+
+[policies]
+directory = "policies"
+
+[log]
+events = "events.jsonl"
+
+[[listener]]
+address = "127.0.0.1:{self.smtp_port}"
+
+{self._more}
+"""
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self.kill()
+            await self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server said on standard error, of all its starts."""
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    async def start(self) -> None:
+        """Start it and wait until it lets clients in; raises ServerEnded."""
+        before = len(self.log)
+        with self.log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "mta.cli", "serve", "--config", str(self.config), stdout=log, stderr=log
+            )
+        await self.until(lambda: "running, queue in" in self.log[before:], "it let clients in", READY_S)
+
+    async def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+        """Wait for something outside this process; raises TimeoutError or ServerEnded with the server's words."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + timeout_s
+        while not condition():
+            if self._process is not None and self._process.returncode is not None:
+                raise ServerEnded(f"status {self._process.returncode} before {what}: {self.log[-3000:]}")
+            if loop.time() > end_s:
+                raise TimeoutError(f"not within {timeout_s} s: {what}; the server said: {self.log[-2000:]}")
+            await asyncio.sleep(POLL_S)
+
+    async def stop(self) -> int:
+        """SIGTERM; -> its exit status."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self._process.wait(), STOP_S)
+
+    def worker_pids(self) -> dict[int, int]:
+        """Worker number -> process id, of those that run now."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        pids = {}
+        for child in children:
+            try:
+                command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--worker" in command:
+                pids[int(command[command.index(b"--worker") + 1])] = int(child)
+        return pids
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor and all its workers, at once."""
+        for pid in [self.pid, *self.worker_pids().values()]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    async def kill_and_wait(self) -> None:
+        """As `kill`; returns when the supervisor is gone."""
+        assert self._process is not None, "not started"
+        self.kill()
+        await self._process.wait()
+
+    def kill_worker(self, number: int) -> int:
+        """SIGKILL to one worker; -> its process id."""
+        pid = self.worker_pids()[number]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def reload(self) -> None:
+        """SIGHUP; returns when the server said what it made of it."""
+        assert self._process is not None, "not started"
+        before = len(re.findall("reloaded", self.log))
+        self._process.send_signal(signal.SIGHUP)
+        await self.until(lambda: len(re.findall("reloaded", self.log)) > before, "it answered SIGHUP")
+
+    async def send(
+        self, sender: str, recipients: Sequence[str], content: bytes = b"Subject: test\r\n\r\nHello.\r\n"
+    ) -> str:
+        """Hand in one message with Python's smtplib; -> its id. Raises smtplib's exceptions."""
+
+        def hand_in() -> str:
+            with smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=60) as client:
+                client.ehlo("application.test")
+                client.mail(sender, [])
+                for recipient in recipients:
+                    code, text = client.rcpt(recipient, [])
+                    if code != 250:
+                        raise smtplib.SMTPRecipientsRefused({recipient: (code, text)})
+                code, text = client.data(content)
+                if code != 250:
+                    raise smtplib.SMTPDataError(code, text)
+                return text.decode().rsplit(" ", 1)[1]
+
+        return await asyncio.to_thread(hand_in)
+
+    def events(self) -> list[Event]:
+        """All whole lines of the event log so far."""
+        if not self.events_path.exists():
+            return []
+        lines = self.events_path.read_bytes().split(b"\n")[:-1]
+        return [msgspec.json.decode(line) for line in lines]
+
+    async def until_told(
+        self, condition: Callable[[list[Event]], bool], what: str = "the events", timeout_s: float = 60.0
+    ) -> list[Event]:
+        """Wait until the event log says something; -> all events."""
+        await self.until(lambda: condition(self.events()), what, timeout_s)
+        return self.events()
