@@ -1,0 +1,300 @@
+"""Events: one JSON line for every fate, with the field names that programs read.
+
+A recipient's fate exists twice: as a `Fate`, which is small and goes into the queue's record (`encode_note`),
+and as a line of the event log, built from envelope, recipient and fate. After a crash the queue gives back
+the fates that the log may lack, and `Events.fate` tells them again in the same words under a new event id.
+
+Nothing a stranger wrote can begin a new line or reach a terminal's controls: JSON escapes what is below a
+blank, and the rest of the control characters is escaped here.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from mta.model.envelope import Envelope, Recipient
+from mta.model.outcome import Reply
+
+EVENT_VERSION = 1
+"""`v` of every line; goes up when a field changes its meaning, not when one is added."""
+TEXT_CHARS_MAX = 2_000
+"""Of a reply's text; a peer may send 32 KB, and it would be told once a recipient."""
+
+FateKind = Literal["delivered", "deferred", "bounced", "expired", "cancelled"]
+
+
+class Way(msgspec.Struct, frozen=True, array_like=True):
+    """How an attempt went out; the same for all messages of a connection, so it is built once for it."""
+
+    site: str = ""
+    policy: str = ""
+    pool: str = ""
+    source: str = ""
+    """Name of the source; "" for the system's own address."""
+    source_address: str = ""
+    host: str = ""
+    """The mail host's name, as in the MX record or the route."""
+    address: str = ""
+    tls: str = ""
+    """Version and cipher, "" in clear."""
+
+
+NO_WAY = Way()
+"""For what was decided before any connection."""
+
+
+class Fate(msgspec.Struct, frozen=True, array_like=True):
+    """What became of an attempt, for one recipient or for several alike. New fields go to the end."""
+
+    event: FateKind
+    time_s: float
+    """Unix seconds."""
+    reply: Reply
+    stage: str
+    """One of `mta.model.outcome.STAGES`."""
+    attempt: int = 0
+    """How often the other side has answered about this message, this time included."""
+    next_attempt_s: float = 0.0
+    """Unix seconds; 0: there is none."""
+    way: Way = NO_WAY
+    uncertain: bool = False
+    """The connection broke after the final dot."""
+    category: str = ""
+
+
+class _Received(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
+    time: float
+    event_id: str
+    id: str
+    worker: int
+    v: int
+    sender: str
+    recipients: list[str]
+    size: int
+    message_id: str = ""
+    from_domain: str = ""
+    dkim: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    pool: str = ""
+    client: str = ""
+    queued_s: float = 0.0
+
+
+class _Fate(msgspec.Struct, frozen=True, omit_defaults=True):
+    event: str
+    time: float
+    event_id: str
+    id: str
+    worker: int
+    v: int
+    sender: str
+    recipient: str
+    domain: str
+    size: int
+    queued_s: float
+    attempt: int
+    stage: str
+    message_id: str = ""
+    from_domain: str = ""
+    dkim: str = ""
+    tenant: str = ""
+    campaign: str = ""
+    pool: str = ""
+    site: str = ""
+    policy: str = ""
+    source: str = ""
+    source_address: str = ""
+    host: str = ""
+    address: str = ""
+    tls: str = ""
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    next_attempt: float = 0.0
+    uncertain: bool = False
+    category: str = ""
+
+
+class _Rejected(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
+    time: float
+    event_id: str
+    id: str
+    worker: int
+    v: int
+    stage: str
+    sender: str = ""
+    recipient: str = ""
+    tenant: str = ""
+    client: str = ""
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+
+
+_note_encoder = msgspec.msgpack.Encoder()
+_note_decoder = msgspec.msgpack.Decoder(Fate)
+_line_encoder = msgspec.json.Encoder()
+_encode = _line_encoder.encode
+
+# DEL, the C1 controls (a terminal takes U+009B for the start of a command) and Unicode's own line ends, as UTF-8.
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8\xa9]")
+
+
+def encode_note(fate: Fate) -> bytes:
+    """The bytes that the queue keeps with a fate, so that it can be told again."""
+    return _note_encoder.encode(fate)
+
+
+def decode_note(note: bytes) -> Fate:
+    """The opposite of `encode_note`; raises msgspec.DecodeError where the bytes are not a fate."""
+    return _note_decoder.decode(note)
+
+
+class Events:
+    """Builds lines and hands them to `write` (an `EventLog`'s).
+
+    `prefix` makes event ids unique: it must never have been another process's, for example an id of
+    `mta.model.identity.IdMaker`. `worker` is the number that every line carries.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], *, worker: int, prefix: str) -> None:
+        self._write = write
+        self._worker = worker
+        self._prefix = prefix + "-"
+        self._count = 0
+
+    def received(self, envelope: Envelope, recipients: list[str] | None = None) -> None:
+        """A message was accepted; `recipients` are all of it, by default as the envelope says."""
+        if recipients is None:
+            recipients = envelope.told_recipients
+            if not recipients:
+                recipients = [recipient.address for recipient in envelope.recipients]
+        self._count += 1
+        self._tell(
+            _Received(
+                _milliseconds(envelope.received_s),
+                f"{self._prefix}{self._count}",
+                envelope.id,
+                self._worker,
+                EVENT_VERSION,
+                envelope.sender,
+                recipients,
+                envelope.size,
+                envelope.message_id,
+                envelope.from_domain,
+                "",
+                envelope.tenant,
+                envelope.campaign,
+                envelope.pool,
+                envelope.client,
+            )
+        )
+
+    def fate(self, envelope: Envelope, recipient: Recipient, fate: Fate) -> None:
+        """One recipient's fate, told now or again after a crash."""
+        self._count += 1
+        way = fate.way
+        reply = fate.reply
+        text = reply.text
+        if len(text) > TEXT_CHARS_MAX:
+            text = text[:TEXT_CHARS_MAX]
+        time_s = fate.time_s
+        self._tell(
+            _Fate(
+                fate.event,
+                _milliseconds(time_s),
+                f"{self._prefix}{self._count}",
+                envelope.id,
+                self._worker,
+                EVENT_VERSION,
+                envelope.sender,
+                recipient.address,
+                recipient.domain,
+                envelope.size,
+                _milliseconds(time_s - envelope.received_s) if time_s > envelope.received_s else 0.0,
+                fate.attempt,
+                fate.stage,
+                envelope.message_id,
+                envelope.from_domain,
+                "",
+                envelope.tenant,
+                envelope.campaign,
+                way.pool or envelope.pool,
+                way.site,
+                way.policy,
+                way.source,
+                way.source_address,
+                way.host,
+                way.address,
+                way.tls,
+                reply.code,
+                reply.enhanced,
+                text,
+                _milliseconds(fate.next_attempt_s) if fate.next_attempt_s else 0.0,
+                fate.uncertain,
+                fate.category,
+            )
+        )
+
+    def rejected(
+        self,
+        time_s: float,
+        stage: str,
+        reply: Reply,
+        *,
+        sender: str = "",
+        recipient: str = "",
+        client: str = "",
+        tenant: str = "",
+        message: str = "",
+    ) -> None:
+        """Something was refused at the door: a sender, a recipient, or the whole message with the id `message`."""
+        self._count += 1
+        self._tell(
+            _Rejected(
+                _milliseconds(time_s),
+                f"{self._prefix}{self._count}",
+                message,
+                self._worker,
+                EVENT_VERSION,
+                stage,
+                sender,
+                recipient,
+                tenant,
+                client,
+                reply.code,
+                reply.enhanced,
+                reply.text[:TEXT_CHARS_MAX],
+            )
+        )
+
+    def _tell(self, event: msgspec.Struct) -> None:
+        try:
+            line = _encode(event)
+        except UnicodeEncodeError:  # half of a surrogate pair, from bytes that somebody decoded leniently
+            line = _encode(_without_surrogates(msgspec.to_builtins(event)))
+        # ASCII without DEL is the usual line and costs two scans of 500 bytes.
+        if not line.isascii() or b"\x7f" in line:
+            line = _CONTROLS.sub(_escape, line)
+        self._write(line + b"\n")
+
+
+def _milliseconds(seconds: float) -> float:
+    return int(seconds * 1000 + 0.5) / 1000
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found.group().decode())
+
+
+def _without_surrogates(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_without_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _without_surrogates(each) for key, each in value.items()}
+    return value
