@@ -1,0 +1,63 @@
+"""Control: the line between the supervisor and a worker. One JSON object a line, over a socket pair.
+
+It is also what a worker lives by: when the supervisor is gone the line ends, and the worker with it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, cast
+
+import msgspec
+
+LINE_BYTES_MAX = 64 * 1024
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the supervisor tells a worker."""
+
+    do: Literal["open", "reload", "close_doors", "stop"]
+    epoch: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker tells the supervisor."""
+
+    worker: int
+    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem"]
+    text: str = ""
+
+
+class Line(asyncio.Protocol):
+    """One end of the line: sends structs, hands on those that come."""
+
+    def __init__(
+        self, kind: type[Order] | type[Report], on_message: Callable[[Order | Report], None], on_end: Callable[[], None]
+    ) -> None:
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._on_message = on_message
+        self._on_end = on_end
+        self._rest = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of asyncio's
+
+    def send(self, message: Order | Report) -> None:
+        """Write one line; nothing where the other side is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(msgspec.json.encode(message) + b"\n")
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        assert len(self._rest) <= LINE_BYTES_MAX, "the other side is of our own making"
+        for line in lines:
+            self._on_message(self._decode(line))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_end()
+
+    def close(self) -> None:
+        """End the line."""
+        if self._transport is not None:
+            self._transport.close()

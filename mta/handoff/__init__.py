@@ -1,0 +1,1 @@
+"""Between workers: which worker owns a destination, and how mail gets there."""
