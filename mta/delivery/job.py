@@ -1,0 +1,77 @@
+"""A job: some recipients of one message on their way to one site, from the moment they may go until their fate.
+
+While it waits longer than a moment its envelope and content leave memory (it is *cold*) and are read back from the
+queue when its turn is near.
+"""
+
+from collections.abc import Sequence
+
+from mta.model.envelope import Envelope
+
+WAITING, LOADING, SENDING, ENDED = range(4)
+"""In a lane; being read back; in a transaction; delivered, put off or given up (lanes drop it when they meet it)."""
+
+
+class Job:
+    """Recipients (`parts`, indexes into the envelope) of the queue's item `seq`."""
+
+    __slots__ = (
+        "accepted_s",
+        "attempts",
+        "content",
+        "domain",
+        "envelope",
+        "expires_s",
+        "own_expire_s",
+        "parts",
+        "prefer_host",
+        "priority",
+        "seq",
+        "source",
+        "state",
+    )
+
+    def __init__(
+        self,
+        seq: int,
+        parts: Sequence[int],
+        domain: str,
+        envelope: Envelope,
+        content: bytes | None,
+        source: str,
+        attempts: int = 0,
+        prefer_host: str = "",
+    ) -> None:
+        self.seq = seq
+        self.parts = parts
+        self.domain = domain
+        """The recipients' domain, or the first one's where a transaction mixes domains of a site."""
+        self.priority = envelope.priority
+        self.attempts = attempts
+        """How often the other side has answered about these recipients."""
+        self.source = source
+        """Name of the source that it goes out from; retries keep it, because greylisting remembers it."""
+        self.prefer_host = prefer_host
+        """The host that perhaps has the message already: it is asked first."""
+        self.accepted_s = envelope.send_at_s or envelope.received_s
+        """What expiry counts from: Unix seconds."""
+        self.own_expire_s = envelope.expire_s
+        self.expires_s = 0.0
+        """Unix seconds; 0 until a policy is known."""
+        self.envelope: Envelope | None = envelope
+        self.content: bytes | None = content
+        self.state = WAITING
+
+    def part(self, parts: Sequence[int]) -> "Job":
+        """A job for some of the recipients, otherwise alike."""
+        other = Job.__new__(Job)
+        for name in Job.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.parts = parts
+        other.state = WAITING
+        return other
+
+    def cool(self) -> None:
+        """Leave memory until its turn is near."""
+        self.envelope = None
+        self.content = None
