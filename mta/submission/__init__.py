@@ -1,0 +1,1 @@
+"""Mail comes in: listeners, sessions, and the acceptance of messages."""
