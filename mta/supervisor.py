@@ -1,0 +1,277 @@
+"""The supervisor: starts the workers, keeps them running, reloads and stops them.
+
+It binds the sockets, so that a port that is taken is told at once and clients who come while a worker is being
+restarted wait in the kernel's queue. It carries no mail itself.
+"""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from mta.config import Config, ConfigError, load
+from mta.control import Line, Order, Report
+from mta.reporting.rotate import Rotator
+
+START_WAIT_S = 120.0  # a log of millions of items takes that long to read at worst
+STOP_WAIT_S = 29.0  # a clean stop takes at most 30 s in all
+RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # a worker that dies again and again is restarted ever more slowly
+CALM_S = 60.0  # after so long without a death the next restart is immediate again
+ROTATE_CHECK_S = 5.0
+
+
+class PortError(Exception):
+    """A listener's address cannot be bound."""
+
+
+def bind(config: Config) -> list[socket.socket]:
+    """One socket for every listener; raises PortError, naming the address and where it is written."""
+    sockets = []
+    for number, listener in enumerate(config.listeners):
+        family = socket.AF_INET6 if ":" in listener.address.host else socket.AF_INET
+        address = (listener.address.host, listener.address.port)
+        where = config.origin("listener", number, "address")
+        try:
+            # Without SO_REUSEPORT first: another server's port must not be shared by mistake.
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                _prepare(probe, family)
+                probe.bind(address)
+                bound = probe.getsockname()[:2]
+            for _ in range(config.worker_count):
+                shared = socket.socket(family, socket.SOCK_STREAM)
+                _prepare(shared, family)
+                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                shared.bind(bound)
+                sockets.append(shared)
+        except OSError as error:
+            for each in sockets:
+                each.close()
+            raise PortError(f"{where}: cannot listen on {listener.address}: {error.strerror}") from error
+    return sockets
+
+
+def _prepare(bound: socket.socket, family: int) -> None:
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+
+
+class _Child:
+    """One worker process, and its successors."""
+
+    def __init__(self, number: int, sockets: list[socket.socket]) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.process: subprocess.Popen[bytes] | None = None
+        self.line: Line | None = None
+        self.state = ""
+        self.deaths = 0
+        self.died_s = 0.0
+
+
+class Supervisor:
+    """Runs the server in the foreground."""
+
+    def __init__(self, config: Config, config_path: Path) -> None:
+        self._config = config
+        self._path = config_path
+        self._loop = asyncio.get_running_loop()
+        self._epoch = 1
+        self._is_stopping = False
+        self._is_open = False
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        count = config.worker_count
+        sockets = bind(config)
+        self._sockets = sockets
+        self.addresses = [_shown(sockets[number * count].getsockname()) for number in range(len(config.listeners))]
+        self._children = [
+            _Child(number, [sockets[listener * count + number] for listener in range(len(config.listeners))])
+            for number in range(count)
+        ]
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT; -> the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        for child in self._children:
+            self._start(child)
+        if not await self._all("linked", START_WAIT_S):
+            say("the workers did not come up")
+            await self._end()
+            return 1
+        for child in self._children:
+            self._order(child, Order("open"))
+        self._is_open = True
+        if not await self._all("open", START_WAIT_S):
+            await self._end()
+            return 1
+        for address in self.addresses:
+            say(f"listening on {address}")
+        count = len(self._children)
+        say(f"{count} worker{'s' if count > 1 else ''} running, queue in {self._config.queue.directory}")
+        rotator = self._loop.create_task(self._rotate())
+        await self._stop.wait()
+        rotator.cancel()
+        return await self._end()
+
+    def _start(self, child: _Child) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        descriptors = [theirs.fileno(), *(bound.fileno() for bound in child.sockets)]
+        command = [sys.executable, "-m", "mta.worker", "--config", str(self._path), "--worker", str(child.number)]
+        command += ["--epoch", str(self._epoch), "--control", str(theirs.fileno())]
+        command += ["--sockets", ",".join(str(bound.fileno()) for bound in child.sockets)]
+        child.state = "starting"
+        child.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
+        theirs.close()
+        line = child.line = Line(
+            Report,
+            lambda report: self._on_report(child, report) if isinstance(report, Report) else None,
+            lambda: self._on_end(child, line),
+        )
+        task = self._loop.create_task(self._attach(line, ours))
+        child.attaching = task  # type: ignore[attr-defined]
+
+    async def _attach(self, line: Line, ours: socket.socket) -> None:
+        await self._loop.create_connection(lambda: line, sock=ours)
+
+    def _order(self, child: _Child, order: Order) -> None:
+        if child.line is not None:
+            child.line.send(order)
+
+    def _on_report(self, child: _Child, report: Report) -> None:
+        if report.now == "problem":
+            say(f"worker {child.number}: {report.text}")
+            return
+        if report.now == "reloaded":
+            return
+        child.state = report.now
+        if report.now == "linked" and self._is_open and not self._is_stopping:
+            self._order(child, Order("open"))
+        self._changed.set()
+
+    def _on_end(self, child: _Child, line: Line | None) -> None:
+        if child.line is not line or child.process is None:
+            return
+        self._loop.create_task(self._bury(child))
+
+    async def _bury(self, child: _Child) -> None:
+        """The worker's line has ended: wait for the process, and start its successor."""
+        process = child.process
+        assert process is not None
+        status = await self._loop.run_in_executor(None, process.wait)
+        child.process = child.line = None
+        was = child.state
+        child.state = "stopped" if was == "stopped" else "dead"
+        self._changed.set()
+        if self._is_stopping:
+            return
+        now_s = self._loop.time()
+        child.deaths = child.deaths + 1 if now_s - child.died_s < CALM_S else 1
+        child.died_s = now_s
+        delay_s = RESTART_DELAYS_S[min(child.deaths, len(RESTART_DELAYS_S)) - 1]
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        if not self._is_open:
+            self._stop.set()
+            say(f"worker {child.number} ended with {how} before it was ready")
+            return
+        say(f"worker {child.number} ended with {how}, restarting it" + (f" in {delay_s:g} s" if delay_s else ""))
+        await asyncio.sleep(delay_s)
+        if not self._is_stopping:
+            self._start(child)
+
+    async def _all(self, state: str, within_s: float) -> bool:
+        """Wait until every worker is in a state; False where one died or time is over."""
+        end_s = self._loop.time() + within_s
+        while not all(child.state == state for child in self._children):
+            if any(child.state == "dead" for child in self._children) or self._stop.is_set():
+                return False
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), end_s - self._loop.time())
+            except TimeoutError:
+                return False
+        return True
+
+    def _reload(self) -> None:
+        """SIGHUP: valid policies and settings take effect, invalid ones change nothing and are told."""
+        try:
+            config = load(self._path)
+        except ConfigError as error:
+            say("not reloaded, nothing was changed:")
+            for problem in error.problems:
+                say(f"  {problem}")
+            return
+        restart = [
+            name
+            for name in ("hostname", "workers", "listeners", "queue", "dns", "log")
+            if getattr(config, name) != getattr(self._config, name)
+        ]
+        if restart:
+            say(f"changed, but only a restart makes it so: {', '.join(restart)}")
+        self._epoch += 1
+        for child in self._children:
+            self._order(child, Order("reload", self._epoch))
+        say(f"reloaded, epoch {self._epoch}")
+
+    async def _rotate(self) -> None:
+        log = self._config.log
+        if log.events == "-":
+            return
+        rotator = Rotator(
+            Path(log.events), size_bytes_max=log.rotate.size_bytes, keep=log.rotate.keep, compress=log.rotate.compress
+        )
+        while True:
+            await asyncio.sleep(ROTATE_CHECK_S)
+            try:
+                await self._loop.run_in_executor(None, rotator.tick)
+            except OSError as error:
+                say(f"the event log was not rotated: {error}")
+
+    async def _end(self) -> int:
+        """No new mail, what is under way finishes, at most 30 s."""
+        self._is_stopping = True
+        end_s = self._loop.time() + STOP_WAIT_S
+        for order, state in (("close_doors", "doors_closed"), ("stop", "stopped")):
+            for child in self._children:
+                self._order(child, Order("close_doors" if order == "close_doors" else "stop"))
+            while any(child.process is not None and child.state not in (state, "stopped") for child in self._children):
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), max(0.0, end_s - self._loop.time()))
+                if self._loop.time() >= end_s:
+                    break
+        status = 0
+        for child in self._children:
+            if child.process is None:
+                continue
+            try:
+                await self._loop.run_in_executor(None, child.process.wait, max(0.1, end_s - self._loop.time()))
+            except subprocess.TimeoutExpired:
+                say(f"worker {child.number} did not stop in time and was killed; its mail is on disk")
+                child.process.kill()
+                status = 1
+        for bound in self._sockets:
+            bound.close()
+        say("stopped")
+        return status
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the foreground server's own voice
+
+
+async def serve(config: Config, config_path: Path) -> int:
+    """Run the server until it is told to stop; raises PortError."""
+    return await Supervisor(config, config_path).run()

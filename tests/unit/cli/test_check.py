@@ -1,0 +1,102 @@
+"""`mta check`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mta.cli import main
+
+Printed = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "mta.toml"
+
+
+def test_a_right_configuration_is_in_order(file: Path, capsys: Printed) -> None:
+    """One line says so, with what there is; exit status 0."""
+    file.write_text("")
+
+    status = main(["check"])
+
+    assert status == 0
+    assert capsys.readouterr().out == "mta.toml: in order: 1 listener, 10 policies\n"
+
+
+def test_every_problem_is_told_with_its_line(file: Path, capsys: Printed) -> None:
+    """All at once, also those of included files; exit status 1."""
+    file.write_text('workes = 1\n\n[queue]\ndurability = "no"\ninclude = 1\n')
+    (file.parent / "conf.d").mkdir()
+    (file.parent / "conf.d" / "a.toml").write_text("[dns]\nnameserver = []\n")
+
+    status = main(["check", "--config", "mta.toml"])
+
+    assert status == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "mta.toml:1: unknown key workes; did you mean workers?",
+        'mta.toml:4: durability: expected "fsync" or "os", got "no"',
+        "mta.toml:5: unknown key include"
+        "; known: directory, disk_free_min, durability, memory_max, message_size_max, recipients_max",
+        "conf.d/a.toml:2: unknown key nameserver; did you mean nameservers?",
+        "mta.toml: 4 problems",
+    ]
+
+
+def test_what_has_no_effect_yet_is_a_warning(file: Path, capsys: Printed) -> None:
+    """Told with its line; exit status 0."""
+    file.write_text('[admin]\naddress = "127.0.0.1:8026"\n')
+
+    status = main(["check"])
+
+    assert status == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "mta.toml:2: warning: [admin] has no effect yet: nothing listens at this address",
+        "mta.toml: in order: 1 listener, 10 policies, 1 warning",
+    ]
+
+
+def test_a_listener_with_tls_is_not_in_order(file: Path, capsys: Printed) -> None:
+    """It would be served in clear: exit status 1."""
+    file.write_text('[[listener]]\ntls = "starttls"\ncertificate = "c.pem"\nkey = "c.pem"\n')
+    (file.parent / "c.pem").write_text("")
+
+    status = main(["check"])
+
+    assert status == 1
+    assert "has no effect yet, and without it this listener would speak in clear" in capsys.readouterr().out
+
+
+def test_a_missing_configuration_is_a_problem(file: Path, capsys: Printed) -> None:
+    """Not a traceback."""
+    status = main(["check", "--config", "none.toml"])
+
+    assert status == 1
+    assert capsys.readouterr().out.splitlines()[0] == "none.toml: cannot be read: No such file or directory"
+
+
+def test_the_answer_may_be_json(file: Path, capsys: Printed) -> None:
+    """Problems and warnings as objects with file, line and message."""
+    file.write_text('workers = "x"\n[signing]\nunsigned = "refuse"\n')
+
+    status = main(["check", "--json"])
+
+    assert status == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["problems"] == [
+        {"file": "mta.toml", "line": 1, "message": 'workers: expected a whole number, got "x"'}
+    ]
+    assert [(one["line"], one["message"]) for one in answer["warnings"]] == [
+        (3, "[signing] has no effect yet: mail leaves unsigned")
+    ]
+
+
+def test_wrong_usage_is_exit_status_2(file: Path, capsys: Printed) -> None:
+    """As everywhere."""
+    with pytest.raises(SystemExit) as raised:
+        main(["check", "--confg", str(file)])
+
+    assert raised.value.code == 2
+    assert "--confg" in capsys.readouterr().err
