@@ -1,0 +1,121 @@
+"""The rig starts processes, tells when they are ready, and leaves none behind."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from bench.load import Domain, Plan, run
+from bench.rig import Rig, RigError, cpu_s, free_port, is_listening
+from bench.temper import Profile
+
+QUIET = [sys.executable, "-c", "import os, time; print('here', os.getpid(), flush=True); time.sleep(600)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: print('no', flush=True))\n"
+    "print('here', flush=True)\n"
+    "while True: time.sleep(600)",
+]
+
+
+def has_written(rig: Rig, name: str) -> bool:
+    return rig.log_of(name).exists() and "here" in rig.log_of(name).read_text()
+
+
+def test_a_free_port_can_be_listened_on():
+    """It is outside of what the system gives to outgoing connections."""
+    port = free_port()
+
+    assert 20_000 <= port < 32_000
+    with socket.create_server(("127.0.0.1", port)):
+        assert is_listening("127.0.0.1", port)
+    assert not is_listening("127.0.0.1", port)
+
+
+def test_a_sink_process_takes_mail_and_counts(tmp_path: Path):
+    """Its counts are of this moment while it runs, and its last word afterwards; it ends politely."""
+    with Rig(tmp_path) as rig:
+        port = rig.start_sink([Profile(name="x"), Profile(name="y", connections_max=1)])
+        uvloop.run(run(Plan(host="127.0.0.2", port=port, messages=20, sessions=2, domains=[Domain("x.test")])))
+
+        while_running = rig.sink_counts()
+        status = rig.stop("sink")
+        at_the_end = rig.sink_counts()
+
+    assert (while_running["x"].messages, while_running["y"].messages) == (20, 0)
+    assert (at_the_end["x"].messages, at_the_end["x"].connections_max) == (20, 2)
+    assert status == 0
+    assert not is_listening("127.0.0.2", port)
+
+
+def test_a_process_that_ended_is_noticed_with_its_last_words(tmp_path: Path):
+    """The error holds the end of its log."""
+    with Rig(tmp_path) as rig:
+        rig.start("failing", [sys.executable, "-c", "raise SystemExit('out of cheese')"])
+
+        with pytest.raises(RigError, match=r"(?s)failing ended with status 1.*out of cheese"):
+            rig.wait("failing", lambda: False)
+
+
+def test_nothing_is_left_behind(tmp_path: Path):
+    """The end of the block ends what it started, also after an error."""
+    rig = Rig(tmp_path)
+
+    def work() -> None:
+        with rig:
+            rig.start("quiet", QUIET)
+            rig.wait("quiet", lambda: has_written(rig, "quiet"))
+            process = int(rig.log_of("quiet").read_text().split()[1])
+            os.kill(process, 0)
+            raise ZeroDivisionError(process)
+
+    with pytest.raises(ZeroDivisionError) as error:
+        work()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(error.value.args[0], 0)
+
+
+def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After the time for politeness comes SIGKILL."""
+    monkeypatch.setattr("bench.rig.STOP_TIMEOUT_S", 0.2)
+    with Rig(tmp_path) as rig:
+        rig.start("stubborn", STUBBORN)
+        rig.wait("stubborn", lambda: has_written(rig, "stubborn"))
+
+        status = rig.stop("stubborn")
+
+    assert status == -9
+
+
+def test_cpu_time_of_a_process_includes_its_children(tmp_path: Path):
+    """A parent that only waits for a busy child has used what the child has."""
+    busy = (
+        "import os\nparent = os.getppid()\nprint('here', flush=True)\nwhile os.getppid() == parent: sum(range(10_000))"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    with Rig(tmp_path) as rig:
+        rig.start("parent", [sys.executable, "-c", parent])
+
+        rig.wait("parent", lambda: has_written(rig, "parent") and rig.cpu_s("parent") > 0.5)
+
+        assert rig.cpu_s("parent") > 0.5
+
+
+def test_a_process_that_is_gone_has_used_nothing():
+    """Where there is no such process there is no time either."""
+    assert cpu_s(2**22 + 1) == 0.0
+
+
+def test_a_log_that_is_not_there_has_an_empty_tail(tmp_path: Path):
+    """And a long one only its last lines."""
+    rig = Rig(tmp_path)
+    rig.log_of("long").write_text("".join(f"line {number}\n" for number in range(100)))
+
+    assert rig.tail("none") == "    (it wrote nothing)"
+    assert rig.tail("long", lines=2) == "    line 98\n    line 99"
