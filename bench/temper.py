@@ -278,3 +278,14 @@ def most_in_window(times_s: Sequence[float], window_s: float = 1.0) -> int:
             first += 1
         most = max(most, last - first + 1)
     return most
+
+
+def most_beyond_rate(times_s: Sequence[float], rate_per_s: float) -> float:
+    """The burst that a rate must allow for these events: over all windows of whatever length the most events that it
+    holds beyond `rate_per_s` times its length; 1.0 where they come evenly. `times_s` ascending."""
+    most, least = 0.0, float("inf")
+    for number, time_s in enumerate(times_s):
+        evenly = number - rate_per_s * time_s
+        least = min(least, evenly)
+        most = max(most, evenly + 1.0 - least)
+    return most

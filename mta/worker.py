@@ -135,7 +135,7 @@ class Worker:
             clock=self.clock,
             prohibited=config.delivery.prohibited_networks,
             use_ipv6=any(source.ipv6 for source in config.sources),
-            own_names=[config.hostname],
+            own_names=[config.hostname] if ours else [],
             own_addresses=ours,
         )
 
@@ -237,12 +237,8 @@ class Worker:
     async def _retire(self, log: int, store: Store) -> None:
         """An emptied log is removed once the event log has what it told."""
         position = store.mark_position()
-        written = self.event_log.lines_written
-        self.event_log.flush()
-        for _ in range(100):
-            if self.event_log.lines_written > written or not self.event_log.pending_bytes:
-                break
-            await asyncio.sleep(0.1)
+        if not await self.event_log.drain():
+            return  # told again at the next start
         store.told(position)
         await store.close()
         del self.mover.stores[log]

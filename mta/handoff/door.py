@@ -101,24 +101,26 @@ class Door:
         on_refused: Callable[[bytes], None],
     ) -> None:
         """Get a message written down by its owners: then `on_accepted`, else `on_refused` with a reply to send."""
-        me, now_s = self.placement.me, self._clock.monotonic_s()
-        owner_of = self.placement.owner
+        placement, now_s = self.placement, self._clock.monotonic_s()
         recipients = envelope.recipients
-        owners = {owner_of(recipients[0].domain, now_s)}
+        me, worker = placement.me, placement.owner(recipients[0].domain, now_s)
         shares: dict[int, list[envelopes.Recipient]] = {}
         if len(recipients) > 1:
+            chosen = {recipients[0].domain: worker}  # a domain's recipients stay together, also among several owners
             for recipient in recipients:
-                shares.setdefault(owner_of(recipient.domain, now_s), []).append(recipient)
-            owners = shares.keys()
-        envelope.told_recipients = [] if len(owners) == 1 else [recipient.address for recipient in recipients]
-        if len(owners) == 1:
-            (worker,) = owners
+                owner = chosen.get(recipient.domain)
+                if owner is None:
+                    owner = chosen[recipient.domain] = placement.owner(recipient.domain, now_s)
+                shares.setdefault(owner, []).append(recipient)
+        if len(shares) < 2:
+            envelope.told_recipients = []
             if worker == me:
                 self._owner.append(envelope, content, on_accepted, lambda _: on_refused(REFUSED_STORAGE))
             else:
                 submission = _Submission(on_accepted, on_refused, 1)
                 self._offer(worker, submission, envelope, content, hold=False)
             return
+        envelope.told_recipients = [recipient.address for recipient in recipients]
         submission = _Submission(on_accepted, on_refused, len(shares))
         tells = True
         for worker, share in shares.items():

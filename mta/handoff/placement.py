@@ -54,9 +54,10 @@ class Placement:
         self.workers = workers
         self.me = me
         self.epoch = epoch
-        self._told: dict[str, tuple[str, float]] = {}
+        self._told: dict[str, tuple[tuple[int, ...], float]] = {}
         self._turn = 0
         self._by_domain: dict[str, Destination | None] = {}
+        self._owners: dict[str, tuple[int, ...]] = {}
 
     def decided(self, domain: str) -> Destination | None:
         """The destination where the domain's name alone decides it (a route, a policy's `domains`), else None."""
@@ -110,25 +111,28 @@ class Placement:
         """Another worker resolved this domain: until then (monotonic seconds) its mail goes to one of `owners`."""
         if len(self._told) >= KNOWN_DOMAINS_MAX:
             del self._told[next(iter(self._told))]
-        self._told[domain] = (",".join(map(str, owners)), until_s)
+        self._told[domain] = (tuple(owners), until_s)
 
     def owner(self, domain: str, now_s: float) -> int:
         """The worker that mail for this domain is handed to: this one where it is among several owners."""
         if self.workers == 1:
             return self.me
-        destination = self.decided(domain)
-        if destination is not None:
-            return self._one_of(self.owners(destination))
+        owners = self._owners.get(domain)
+        if owners is None:
+            destination = self.decided(domain)
+            if len(self._owners) >= KNOWN_DOMAINS_MAX:
+                self._owners.clear()
+            owners = self._owners[domain] = self.owners(destination) if destination is not None else ()
+        if owners:
+            return owners[0] if len(owners) == 1 else self._one_of(owners)
         told = self._told.get(domain)
         if told is not None:
             if told[1] > now_s:
-                return self._one_of(tuple(map(int, told[0].split(","))))
+                return self._one_of(told[0])
             del self._told[domain]
         return self.asker(domain)
 
     def _one_of(self, owners: tuple[int, ...]) -> int:
-        if len(owners) == 1:
-            return owners[0]
         if self.me in owners:
             return self.me
         self._turn += 1

@@ -1,15 +1,8 @@
 """Message ids: unique over machines and restarts, sorting by time, short enough to read aloud."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
-_TIME_DIGITS, _PROCESS_DIGITS, _COUNT_DIGITS = 9, 5, 6
-
-
-def _base32(number: int, digits: int) -> str:
-    out = []
-    for _ in range(digits):
-        out.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(out))
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_COUNT_MAX = 32**6
 
 
 class IdMaker:
@@ -19,16 +12,24 @@ class IdMaker:
     """
 
     def __init__(self, process_number: int) -> None:
-        self._process = _base32(process_number, _PROCESS_DIGITS)
+        self._process = _base32(process_number, 5)
         self._count = 0
-        self._millisecond = -1
+        self._second = -1
         self._prefix = ""
 
     def make(self, wall_s: float) -> str:
         """The next id; ids of one process differ even where the clock stands still or goes back."""
+        count = self._count = (self._count + 1) % _COUNT_MAX
         millisecond = int(wall_s * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            self._prefix = _base32(millisecond, _TIME_DIGITS) + self._process
-        self._count += 1
-        return self._prefix + _base32(self._count, _COUNT_DIGITS)
+        second = millisecond >> 10
+        if second != self._second:
+            self._second = second
+            self._prefix = _base32(second, 7)
+        return (
+            f"{self._prefix}{_PAIRS[millisecond & 1023]}{self._process}"
+            f"{_PAIRS[count >> 20]}{_PAIRS[count >> 10 & 1023]}{_PAIRS[count & 1023]}"
+        )
+
+
+def _base32(number: int, digits: int) -> str:
+    return "".join(_ALPHABET[number >> 5 * place & 31] for place in reversed(range(digits)))

@@ -167,8 +167,11 @@ address = "127.0.0.1:{self.smtp_port}"
         return await asyncio.wait_for(self._process.wait(), STOP_S)
 
     def worker_pids(self) -> dict[int, int]:
-        """Worker number -> process id, of those that run now."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        """Worker number -> process id, of those that run now; none where the supervisor is gone."""
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except OSError:
+            return {}
         pids = {}
         for child in children:
             try:

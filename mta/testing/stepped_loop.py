@@ -25,6 +25,10 @@ class SteppedLoop:
         self.ready: deque[Callable[[], None]] = deque()
         self.waiting_jobs: deque[Callable[[], None]] = deque()
         self.timers: list[SteppedTimer] = []
+        self.reported: list[dict[str, Any]] = []
+        """Contexts of `call_exception_handler`."""
+        self.is_strict = True
+        """A failed callback fails the test at once; else it is only reported."""
 
     # What a loop offers.
 
@@ -42,7 +46,9 @@ class SteppedLoop:
         return self.now_s
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        raise context["exception"]
+        self.reported.append(context)
+        if self.is_strict:
+            raise context["exception"]
 
     # What stands for threads: `Store(jobs=loop.jobs)`.
 

@@ -1,1 +1,1 @@
-"""The queue: one log a worker, durable before it is acknowledged. Knows nothing of mail."""
+"""The queue: items with parts, durable before they are acknowledged. Knows nothing of mail. See queue/README.md."""

@@ -24,6 +24,7 @@ class Wheel(Generic[T]):
     __slots__ = ("_granularity_s", "_heap", "_length", "_spokes")
 
     def __init__(self, granularity_s: float, now_s: float = 0.0) -> None:
+        """`now_s` is where a wheel of slots would have to stand at first; this one begins anywhere."""
         if granularity_s <= 0:
             raise ValueError("granularity_s must be positive")
         self._granularity_s = granularity_s

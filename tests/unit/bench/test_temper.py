@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.temper import Bucket, Counts, Delivery, Profile, Verdict, Verdicts, hash_percent, most_in_window
+from bench.temper import (
+    Bucket,
+    Counts,
+    Delivery,
+    Profile,
+    Verdict,
+    Verdicts,
+    hash_percent,
+    most_beyond_rate,
+    most_in_window,
+)
 
 CLIENT = "127.0.0.1"
 
@@ -158,3 +168,18 @@ def test_ids_that_come_twice_are_seen():
     assert counts.duplicates == 1
     assert counts.ids() == {"a": 2, "b": 1, "": 2}
     assert counts.by_recipient() == {"r@x.test": 5}
+
+
+@pytest.mark.parametrize(
+    ("times_s", "burst"),
+    [
+        ([], 0.0),
+        ([7.0], 1.0),
+        ([0.0, 0.1, 0.2, 0.3], 1.0),
+        ([0.0, 0.0, 0.0, 0.1, 0.2], 3.0),
+        ([0.0, 0.1, 0.2, 5.0, 5.0, 5.05], 2.5),
+    ],
+)
+def test_a_burst_is_what_comes_beyond_the_rate_in_any_window(times_s: list[float], burst: float):
+    """At ten a second: an even stream needs a burst of one, what comes together needs that many."""
+    assert most_beyond_rate(times_s, 10.0) == pytest.approx(burst)

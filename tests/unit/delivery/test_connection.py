@@ -349,6 +349,24 @@ async def test_dripping_does_not_move_the_deadline(rig: ConnectionRig):
 
 
 @on_both_loops
+async def test_every_whole_reply_moves_the_deadline(rig: ConnectionRig):
+    """Each recipient's verdict has its own time, also when the next command is another RCPT."""
+    go_on, owner = asyncio.Event(), RecordingOwner(mail("b@x", "c@x"))
+    script = [*hello(), Expect("MAIL *"), Say("250 ok"), Expect("RCPT *"), Until(go_on), Say("250 ok"),
+              Expect("RCPT *"), Stall()]  # fmt: skip
+    async with ScriptedPeer(script) as peer:
+        connection = rig.connect(peer, owner)
+        await until(lambda: len(peer.commands) == 1 and len(peer.commands[0]) == 3)
+        rig.pass_time(100)
+
+        go_on.set()
+        await until(lambda: at_end(peer, script))
+
+        assert connection.deadline_s == rig.clock.monotonic_s() + TIMEOUTS.rcpt_s
+        connection.abort()
+
+
+@on_both_loops
 async def test_a_peer_that_does_not_read_is_left(rig: ConnectionRig):
     """Memory stays bounded and the message is certainly not there."""
     owner = RecordingOwner(mail(content=LARGE))

@@ -164,6 +164,26 @@ async def test_the_second_connection_resumes_the_session(
     assert len(peer.contents) == 3
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+@on_both_loops
+async def test_a_session_is_there_for_others_while_its_connection_lives(
+    rig: ConnectionRig, authority: trustme.CA, version: str
+):
+    """A pool opens its second connection while the first one is in use."""
+    owner = RecordingOwner(quits=False)
+    async with ScriptedPeer([*starttls(server(authority, version=version)), *goodbye()]) as peer:
+        first = rig.connect(peer, owner, tls="verify")
+        await owner.heard("ready")
+
+        second = RecordingOwner()
+        resumed = rig.connect(peer, second, tls="verify")
+        await second.heard("gone")
+        first.quit()
+        await owner.heard("gone")
+
+    assert resumed.tls_resumed
+
+
 @on_both_loops
 async def test_modes_do_not_share_sessions(rig: ConnectionRig, authority: trustme.CA):
     """A session made without looking at the certificate does not open a connection that must."""

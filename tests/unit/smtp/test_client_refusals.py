@@ -134,6 +134,19 @@ def test_an_abandoned_transaction_is_reset_before_the_next_one(keywords: tuple[s
     assert recorder.told == [("done", [Delivered(QUEUED_REPLY)], True)]
 
 
+@pytest.mark.parametrize("reply", [b"550 5.1.1 no\r\n", b"250-2.0.0 queued\r\n250 2.0.0 as 1\r\n"])
+def test_a_transaction_that_came_to_its_end_needs_no_reset(reply: bytes):
+    """Any reply to the final dot ends it (RFC 5321 4.1.1.4)."""
+    session, _ = sending("b@x")
+    session.receive(YES_1)
+    sent(session)
+    session.receive(reply)
+
+    session.send(mail("c@y"))
+
+    assert sent(session).startswith(b"MAIL FROM")
+
+
 def test_rset_refused_gives_the_connection_up():
     """The message that waited behind it is deferred."""
     session, recorder = sending("b@x")

@@ -29,6 +29,7 @@ from mta.testing.client_dialogue import (
         YES_1 + b"5",
         b"250 ok\r\n250 ok\r\n250 ok\r\n",
         b"250 ok\r\n250 ok\r\n220 ok\r\n",
+        b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n",
         b"250 ok\r\n354 go\r\n",
         b"354 go\r\n",
         b"250 ok\r\n250 ok\r\n334 ?\r\n",
@@ -44,6 +45,16 @@ def test_a_shifted_reply_poisons_the_transaction(replies: bytes):
     assert isinstance(outcome, Deferred)
     assert (outcome.from_peer, outcome.uncertain, outcome.reply.code) == (False, False, 451)
     assert (recorder.usable, session.phase, sent(session)) == (False, "closed", b"")
+
+
+def test_a_group_with_a_verdict_too_few_is_not_believed():
+    """One of three verdicts is missing, and 354 stands in its place."""
+    session, recorder = sending("b@x", "c@x", "d@x")
+
+    session.receive(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n")
+
+    assert [type(outcome) for outcome in recorder.outcomes] == [Deferred] * 3
+    assert session.phase == "closed"
 
 
 def test_a_poisoned_transaction_does_not_believe_its_refusals_either():

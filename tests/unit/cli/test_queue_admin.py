@@ -1,0 +1,237 @@
+"""`mta queue verify` and `mta queue dump` on real files."""
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from mta.cli import queue_admin
+from mta.model.envelope import Envelope, Recipient, encode
+from mta_queue import record, segment
+from mta_queue.disk import OsDisk
+from mta_queue.record import FileHeader
+from mta_queue.store import Origin, Store
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    queue_admin.add(parser.add_subparsers())
+    args = parser.parse_args(["queue", *map(str, arguments)])
+    return args.run(args)
+
+
+def envelope(*recipients: str) -> bytes:
+    found = [Recipient(address, address.rpartition("@")[2]) for address in recipients]
+    return encode(Envelope("id", "s@sender.example", found, 1.0, 7))
+
+
+async def fill(directory: Path) -> list[int]:
+    """A log with a finished, a postponed, an arriving and an untouched item, ended cleanly."""
+    store = Store(directory, disk=OsDisk())
+    store.open()
+    store.start(asyncio.get_running_loop())
+    durable: list[int] = []
+    four = asyncio.Event()
+
+    def on_durable(seq: int) -> None:
+        durable.append(seq)
+        if len(durable) == 4:
+            four.set()
+
+    def on_failed(error: OSError) -> None:
+        raise error
+
+    store.append("id-finished", envelope("a@x.example"), 1, b"one", on_durable, on_failed)
+    store.append(
+        "id-postponed", envelope(*(f"r{n}@y.example" for n in range(5))), 5, b"two", on_durable, on_failed, None, 90.0
+    )
+    store.append("id-arriving", b"no envelope", 1, b"three", on_durable, on_failed, Origin(3, 33))
+    store.append("id-\x1b[2J", envelope("e\x07vil@z.example"), 1, b"the content", on_durable, on_failed)
+    await four.wait()
+    store.finish(durable[0], (0,), b"delivered")
+    store.postpone(durable[1], (0, 3), 1_700_000_000.0, b"\xff later")
+    store.told(store.mark_position())
+    await store.close()
+    return durable
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    """A queue directory with two logs."""
+    asyncio.run(fill(tmp_path / "queue" / "0"))
+    asyncio.run(fill(tmp_path / "queue" / "10"))
+    return tmp_path / "queue"
+
+
+def file_of(log: Path) -> Path:
+    return log / segment.file_name(1)
+
+
+def test_verify_sound(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sound logs are listed by number, with what lives in them, and the answer is yes."""
+    status = run("verify", queue)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert [line.split()[0] for line in lines] == ["log", str(queue / "0"), str(queue / "10")]
+    assert lines[1].split()[4:] == ["3", "7", "sound"]
+
+
+def test_verify_one_log_as_json(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One log of a queue can be looked at alone; as JSON all figures have names."""
+    status = run("verify", queue / "0", "--json")
+
+    (report,) = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert report["bytes"] == file_of(queue / "0").stat().st_size
+    del report["bytes"]
+    assert report == {
+        "log": str(queue / "0"),
+        "segments": 1,
+        "records": 8,
+        "items": 3,
+        "recipients": 7,
+        "arriving": 1,
+        "untold": 0,
+        "set_aside": 0,
+        "problems": [],
+    }
+
+
+def test_verify_finds_a_changed_byte(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One changed byte of a content is found, named with its file, and the answer is no."""
+    path = file_of(queue / "10")
+    path.write_bytes(path.read_bytes().replace(b"the content", b"the cOntent"))
+
+    status = run("verify", queue)
+
+    output = capsys.readouterr().out
+    assert status == 1
+    assert "1 problems" in output
+    assert f"{path}: item id-" in output
+    assert "content damaged" in output
+
+
+def test_verify_every_changed_byte(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no byte that can change unnoticed, but those of the seal and before it that a crash may tear."""
+    path = file_of(queue / "0")
+    good = path.read_bytes()
+
+    unnoticed = []
+    for at in range(len(good) - record.SEAL_BYTES):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        if run("verify", queue / "0") == 0:
+            unnoticed.append(at)
+
+    capsys.readouterr()
+    assert unnoticed == []
+
+
+def test_verify_changes_nothing(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Looking leaves every file as it was, also one that a crash cut short, which is no mistake."""
+    path = file_of(queue / "0")
+    path.write_bytes(path.read_bytes()[: -record.SEAL_BYTES - 3])
+    before = {one: one.read_bytes() for one in queue.rglob("*") if one.is_file()}
+
+    assert run("verify", queue) == 0
+    assert run("dump", queue / "10") == 0
+    assert {one: one.read_bytes() for one in queue.rglob("*") if one.is_file()} == before
+    capsys.readouterr()
+
+
+def test_verify_newer_format(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of a newer version is said to be one."""
+    path = file_of(queue / "0")
+    path.write_bytes(record.encode_file_header(FileHeader(record.VERSION + 1, 1, 0, 1, 1, 0)))
+
+    assert run("verify", queue / "0") == 1
+    assert "newer format" in capsys.readouterr().out
+
+
+def test_verify_counts_what_was_set_aside(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that were set aside earlier are mentioned; they are not the queue any more."""
+    (queue / "0" / (segment.file_name(7) + segment.ASIDE_SUFFIX)).write_bytes(b"x")
+
+    assert run("verify", queue / "0") == 0
+    assert "1 files were set aside" in capsys.readouterr().out
+
+
+def test_dump_json(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every record is one JSON object a line, in the order of the file."""
+    status = run("dump", queue / "0", "--json")
+
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == 0
+    kinds = ["segment", "item", "item", "item", "item", "finished", "postponed", "told", "sealed"]
+    assert [one["kind"] for one in records] == kinds
+    assert {one["log"] for one in records} == {str(queue / "0")}
+    assert records[1]["sender"] == "s@sender.example"
+    assert (records[2]["recipients"][4], records[2]["parts"], records[2]["due"]) == ("r4@y.example", 5, 90.0)
+    assert records[3]["origin"] == {"log": 3, "number": 33}
+    assert "sender" not in records[3]
+    assert (records[5]["item"], records[5]["parts"], records[5]["note"]) == (records[1]["number"], [0], "delivered")
+    assert (records[6]["parts"], records[6]["due"], records[6]["note"]) == ([0, 3], 1.7e9, "\\xff later")
+
+
+def test_dump_text(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text is one line a record, long lists are cut, and nothing a sender wrote reaches the terminal raw."""
+    status = run("dump", queue)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert status == 0
+    assert len(lines) == 18
+    assert "recipients=r0@y.example,r1@y.example,r2@y.example and 2 more" in lines[2]
+    assert "origin=3/33" in lines[3]
+    assert "id=id-\\x1b[2J" in lines[4]
+    assert "e\\x07vil@z.example" in lines[4]
+    assert "due=2023-11-14T22:13:20+00:00" in lines[6]
+
+
+def test_dump_damage(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Damage is shown where it lies, and the answer is no."""
+    path = file_of(queue / "0")
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1
+    path.write_bytes(data)
+
+    assert run("dump", queue / "0") == 1
+    assert " damage bytes=" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_dump_unreadable(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is no segment is said to be none."""
+    file_of(queue / "0").write_bytes(b"\xff" * 500)
+
+    assert run("dump", queue / "0") == 1
+    assert "unreadable reason=no segment" in capsys.readouterr().out
+
+
+def test_beside_a_running_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both work on a log that is open and locked, also when nothing was ever put into it."""
+    store = Store(tmp_path / "0", disk=OsDisk())
+    store.open()
+
+    assert run("verify", tmp_path) == 0
+    assert run("dump", tmp_path / "0") == 0
+    asyncio.run(store.close())
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("action", ["verify", "dump"])
+def test_no_queue_there(tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A directory without a queue, or none at all, is wrong usage and said so."""
+    assert run(action, tmp_path) == 2
+    assert "holds no queue" in capsys.readouterr().err
+    assert run(action, tmp_path / "missing") == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an action or a directory argparse explains and exits with 2."""
+    for arguments in ([], ["verify"], ["summary", "x"]):
+        with pytest.raises(SystemExit) as raised:
+            run(*arguments)
+        assert raised.value.code == 2
+    capsys.readouterr()
