@@ -26,6 +26,7 @@ BUFFERED_BYTES_MAX = 1_048_576  # commands sent ahead of an answer: ten thousand
 
 KEYWORDS: Final = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 """What EHLO offers beside SIZE (RFC 2920, RFC 6152, RFC 6531, RFC 2034)."""
+_DATA = b"DATA\r\n"  # as nearly everybody writes it, at the end of what came
 
 # Bound once: to look a member up in an enum's class costs as much as a comparison.
 _READY, _SENDER, _RECIPIENTS = State.READY, State.SENDER, State.RECIPIENTS
@@ -231,6 +232,10 @@ class ServerSession:
                     at = rcpt[1]
                     self._rcpt(rcpt[0])
                     continue
+                if quick and state is _RECIPIENTS and len(data) - at == len(_DATA) and data.endswith(_DATA):
+                    self._group_ended = True
+                    self._data(b"")
+                    return
             elif state is _WAITING:
                 self._keep(data[at:])
                 return

@@ -1,7 +1,8 @@
 """The journal: group commit. Many appends, one write, one fdatasync, one turn of the loop to tell them all.
 
 What is appended while the disk is busy waits and goes out together as the next group. One group is under way at a
-time, in a thread of its own; everything else happens in the loop's thread.
+time, in a thread of its own; everything else happens in the loop's thread. A single append goes at once; where many
+come together a group gathers for up to two milliseconds, because a group costs the same whether it has four or forty.
 
 A write or sync that failed is never asked again: after a failed fdatasync the kernel may have dropped the pages and
 would report the next one as a success. The segment is abandoned as it is, and a new one begins with the fates that
@@ -23,6 +24,11 @@ from mta_queue.threads import Jobs
 
 GROUP_BYTES_MAX = 16 << 20  # one group's appends: bounds what the first waits for and how far a segment overshoots
 FATES_UNSYNCED_BYTES_MAX = 1 << 20  # fates kept in memory to be written again; beyond it a group of fates is synced
+CROWD = 4  # appends in the last group that say: more are about to come, wait for them
+GATHER_S = (
+    0.002  # from one group's beginning to the next one's where there is a crowd: fewer syncs, fewer threads woken
+)
+FATES_WAIT_S = 0.005  # how long fates wait for appends that they can ride with; nobody waits for them
 RETRY_S = 1.0  # between attempts on a disk that failed twice; appends in between fail at once
 
 
@@ -39,6 +45,7 @@ class Journal:
         *,
         synced: bool,
         segment_bytes_max: int,
+        fates_wait_s: float = FATES_WAIT_S,
     ) -> None:
         self._directory = directory
         self._log = log
@@ -47,6 +54,7 @@ class Journal:
         self._catalog = catalog
         self._synced = synced
         self._segment_bytes_max = segment_bytes_max
+        self._fates_wait_s = fates_wait_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self.marker = 0
         self.next_number = 1
@@ -67,6 +75,9 @@ class Journal:
         self._refs: set[int] = set()
         self._waiters: list[Callable[[], None]] = []
         self._scheduled = False
+        self._fates_planned = False
+        self._begun_s = 0.0
+        self._is_crowded = False
         self._in_flight: Group | None = None
         self._error: OSError | None = None
         self._retry_s = 0.0
@@ -100,7 +111,7 @@ class Journal:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on groups are committed."""
         self._loop = loop
-        self._schedule()
+        self._arrange()
 
     def append(
         self,
@@ -117,7 +128,7 @@ class Journal:
         self._append_bytes += length
         self.pending_bytes += length
         if not self._scheduled and self._in_flight is None:
-            self._schedule()
+            self._arrange()
 
     def fate(self, data: bytes, segment: int | None, on_durable: Callable[[], None] | None = None) -> None:
         """A record about an item of that segment; synced only where somebody waits for it."""
@@ -128,7 +139,7 @@ class Journal:
         if on_durable is not None:
             self._waiters.append(on_durable)
         if not self._scheduled and self._in_flight is None:
-            self._schedule()
+            self._arrange()
 
     @property
     def is_failing(self) -> bool:
@@ -165,10 +176,28 @@ class Journal:
     def _has_work(self) -> bool:
         return bool(self._appends or self._fates or self._waiters or self._carry)
 
-    def _schedule(self) -> None:
-        if self._loop is not None and not self._closed:
+    def _arrange(self) -> None:
+        """Plans the next group: now, or in a moment where it can gather more."""
+        if self._loop is None or self._closed:
+            return
+        if self._appends or self._waiters or self._carry:
             self._scheduled = True
-            self._loop.call_soon(self._begin)
+            wait_s = self._begun_s + GATHER_S - self._loop.time() if self._is_crowded else 0.0
+            if wait_s > 0:
+                self._loop.call_later(wait_s, self._begin)
+            else:
+                self._loop.call_soon(self._begin)
+        elif self._fates and not self._fates_planned:
+            self._fates_planned = True
+            if self._fates_wait_s > 0:
+                self._loop.call_later(self._fates_wait_s, self._begin_fates)
+            else:
+                self._loop.call_soon(self._begin_fates)
+
+    def _begin_fates(self) -> None:
+        self._fates_planned = False
+        if not self._scheduled:
+            self._begin()
 
     def _begin(self) -> None:
         """Sends off what waits as one group."""
@@ -190,6 +219,8 @@ class Journal:
         group.last_number, group.tell_number = self.next_number - 1, self.tell_number
         group.first_number = group.appends[0][0] if group.appends else self.next_number
         group.told = self._catalog.told
+        self._begun_s = self._loop.time()
+        self._is_crowded = len(group.appends) >= CROWD
         self._jobs.submit(lambda: self._commit(group))
 
     def _take_appends(self) -> Group:
@@ -260,7 +291,10 @@ class Journal:
                 for seq, entry, head, content, _, _ in group.appends:
                     place(seq, entry, segment, offset)
                     offset += len(head) + len(content)
-            self._begin()
+            if self._is_crowded or not self._appends:
+                self._arrange()
+            else:
+                self._begin()
             call = self._call
             for append in group.appends:
                 call(append[4], append[0])

@@ -15,7 +15,7 @@ from zlib import crc32
 from mta_queue import record, recovery, segment
 from mta_queue.catalog import Entry, Segment
 from mta_queue.disk import Disk, DiskFile, LogLockedError
-from mta_queue.journal import Journal
+from mta_queue.journal import FATES_WAIT_S, Journal
 from mta_queue.reader import FILES_OPEN_MAX, Loaded, PartState, Reader
 from mta_queue.record import HEADER_BYTES, Origin, Record
 from mta_queue.recovery import Recovered, Untold
@@ -56,14 +56,17 @@ class Store:
         durability: Literal["fsync", "os"] = "fsync",
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         jobs: Callable[[int, str], Jobs] = Threads,
+        fates_wait_s: float = FATES_WAIT_S,
     ) -> None:
-        """`jobs` makes the threads: (how many, what they are called)."""
+        """`jobs` makes the threads: (how many, what they are called). `fates_wait_s`: how long fates may wait for
+        appends that they can ride with."""
         self.directory = directory
         self.log = int(directory.name) if directory.name.isascii() and directory.name.isdigit() else 0
         self._disk = disk
         self._synced = durability == "fsync"
         self._segment_bytes_max = segment_bytes_max
         self._make_jobs = jobs
+        self._fates_wait_s = fates_wait_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock: DiskFile | None = None
         self._rebuilt = recovery.Rebuilding()
@@ -83,6 +86,7 @@ class Store:
             self._catalog,
             synced=self._synced,
             segment_bytes_max=self._segment_bytes_max,
+            fates_wait_s=self._fates_wait_s,
         )
 
     # Opening.

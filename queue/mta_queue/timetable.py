@@ -4,6 +4,7 @@ Neither ever looks at an entry that is not its turn: a million waiting items cos
 """
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
@@ -93,6 +94,12 @@ class Lane(Generic[T]):
 
     def __len__(self) -> int:
         return self._length
+
+    def __iter__(self) -> Iterator[T]:
+        """All that wait, in no particular order; the lane must not change meanwhile."""
+        for queue in self._queues:
+            if queue:
+                yield from queue
 
     def push(self, priority: int, item: T) -> None:
         """Behind all others of its priority."""

@@ -8,6 +8,7 @@ import pytest
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue import inspection, journal, record
+from mta_queue.journal import CROWD, GATHER_S
 from mta_queue.record import Found
 from mta_queue.store import Recovered, Store
 
@@ -20,6 +21,7 @@ class Rig:
     def __init__(self, disk: MemoryDisk | None = None, **options: Any) -> None:
         self.loop = SteppedLoop()
         self.disk = disk or MemoryDisk()
+        options.setdefault("fates_wait_s", 0.0)
         self.store = Store(DIRECTORY, disk=self.disk, jobs=self.loop.jobs, **options)
         self.recovered: Recovered = self.store.open()
         self.store.start(cast(Any, self.loop))
@@ -124,6 +126,55 @@ def test_fates_alone_are_not_synced() -> None:
     rig.append()
     rig.loop.settle()
     assert (rig.disk.calls["append"], rig.disk.calls["sync"]) == (2, 1)
+
+
+def test_fates_wait_a_moment_for_appends() -> None:
+    """Fates alone wait five milliseconds, so that they can ride with appends; then they go by themselves."""
+    rig = Rig(fates_wait_s=0.005)
+    seq = rig.append()
+    rig.loop.settle()
+    rig.disk.calls.clear()
+
+    rig.store.finish(seq, (0,), b"note")
+    rig.loop.settle()
+    waited = rig.disk.calls["append"]
+    rig.loop.wait(0.005)
+
+    assert (waited, rig.disk.calls["append"]) == (0, 1)
+
+
+def test_fates_ride_with_the_next_append() -> None:
+    """An append does not wait for the fates' moment: both go at once, in one write."""
+    rig = Rig(fates_wait_s=0.005)
+    seq = rig.append()
+    rig.loop.settle()
+    rig.disk.calls.clear()
+
+    rig.store.finish(seq, (0,), b"note")
+    rig.append()
+    rig.loop.settle()
+
+    assert (rig.disk.calls["append"], rig.disk.calls["sync"]) == (1, 1)
+
+
+def test_a_crowd_gathers() -> None:
+    """Behind a group of many the next one begins two milliseconds after it; behind a group of few at once."""
+    rig = Rig()
+    for _ in range(CROWD):
+        rig.append()
+    rig.loop.settle()
+    rig.disk.calls.clear()
+
+    rig.append()
+    rig.loop.settle()
+    gathered = rig.disk.calls["sync"]
+    rig.append()
+    rig.loop.wait(GATHER_S)
+    synced = rig.disk.calls["sync"]
+    rig.append()
+    rig.loop.settle()
+
+    assert (gathered, synced, rig.disk.calls["sync"]) == (0, 1, 2)
 
 
 def test_many_unsynced_fates_are_synced(monkeypatch: pytest.MonkeyPatch) -> None:

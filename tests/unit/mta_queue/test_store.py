@@ -21,6 +21,7 @@ class Rig:
     def __init__(self, disk: MemoryDisk | None = None, **options: Any) -> None:
         self.loop = SteppedLoop()
         self.disk = disk or MemoryDisk()
+        options.setdefault("fates_wait_s", 0.0)
         self.store = Store(DIRECTORY, disk=self.disk, jobs=self.loop.jobs, **options)
         self.recovered: Recovered = self.store.open()
         self.store.start(cast(Any, self.loop))
