@@ -7,7 +7,7 @@
         ...
         ledger.missing()        # accepted, and not there yet
         ledger.twice()          # there more than once
-        ledger.untold(events)   # accepted or there, and the event log does not know
+        ledger.untold(events)   # accepted, delivered or bounced, and the event log does not know
 
 A message is known by its `X-Bench-Id`, which is in its Message-ID too, and so in every event.
 """
@@ -23,6 +23,8 @@ from bench.load import Domain, Load, Maker, Message, Plan, Result, Session
 from bench.sink import Sink
 from bench.temper import Profile
 
+NOBODY = "unknown"
+"""How the local part of recipients begins who never get anything (see bench.temper)."""
 _RCPT = re.compile(rb"RCPT TO:<([^>]*)>")
 
 OPEN_POLICY = """\
@@ -99,7 +101,6 @@ class Ledger:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._read: Counter[str] = Counter()
-        self._loads: list[tuple[Result, dict[str, list[str]], int, int]] = []
         self.recipients: dict[str, list[str]] = {}
         """Of every message that was made, accepted or not."""
         self.accepted: set[str] = set()
@@ -133,7 +134,11 @@ class Ledger:
             if len(result.accepted) > self._read[f"load {id(result)}"]:
                 for message_id in result.accepted[self._read[f"load {id(result)}"] :]:
                     self.accepted.add(message_id)
-                    self._open.update(Mail(message_id, recipient) for recipient in self.recipients[message_id])
+                    self._open.update(
+                        Mail(message_id, recipient)
+                        for recipient in self.recipients[message_id]
+                        if not recipient.startswith(NOBODY)
+                    )
                 self._read[f"load {id(result)}"] = len(result.accepted)
         for name, provider in self._sink.profiles.items():
             for delivery in provider.deliveries[self._read[name] :]:
@@ -159,17 +164,28 @@ class Ledger:
         return {mail for mail in self.arrived if mail.id not in known or mail.recipient not in self.recipients[mail.id]}
 
     def untold(self, events: Iterable[Mapping[str, object]]) -> list[str]:
-        """What the event log lacks: a `received` of each accepted message, a `delivered` of each that arrived."""
+        """What the event log lacks: a `received` a message, a `delivered` or `bounced` a recipient."""
         self.read()
         received: dict[str, set[str]] = {}
-        delivered: set[Mail] = set()
+        told: set[tuple[str, Mail]] = set()
         for event in events:
-            message_id = str(event.get("message_id", "")).strip("<>").removesuffix("@load.test")
             if event["event"] == "received":
-                told = event["recipients"]
-                assert isinstance(told, list)
-                received.setdefault(message_id, set()).update(told)
-            elif event["event"] == "delivered":
-                delivered.add(Mail(message_id, str(event["recipient"])))
+                recipients = event["recipients"]
+                assert isinstance(recipients, list)
+                received.setdefault(bench_id(event), set()).update(recipients)
+            elif "recipient" in event:
+                told.add((str(event["event"]), Mail(bench_id(event), str(event["recipient"]))))
         lacks = [f"received {each}" for each in self.accepted if received.get(each) != set(self.recipients[each])]
-        return lacks + [f"delivered {mail}" for mail in self.arrived if mail not in delivered]
+        lacks += [f"delivered {mail}" for mail in self.arrived if ("delivered", mail) not in told]
+        nobodies = (
+            Mail(each, recipient)
+            for each in self.accepted
+            for recipient in self.recipients[each]
+            if recipient.startswith(NOBODY)
+        )
+        return lacks + [f"bounced {mail}" for mail in nobodies if ("bounced", mail) not in told]
+
+
+def bench_id(event: Mapping[str, object]) -> str:
+    """The `X-Bench-Id` of the message that an event is about, from its Message-ID."""
+    return str(event.get("message_id", "")).strip("<>").partition("@")[0]

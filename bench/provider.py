@@ -209,15 +209,17 @@ class SinkConnection(asyncio.Protocol):
         provider = self.provider
 
         async def upgrade() -> None:
+            self._rest = b""  # said in clear behind STARTTLS; what comes from now on is encrypted
             try:
                 transport = await provider.loop.start_tls(self.transport, self, context, server_side=True)
             except OSError:  # ssl.SSLError is one
                 return
             assert transport is not None
             self.transport = transport
-            self._rest, self._tls, self._blocked = b"", True, False
+            self._tls, self._blocked = True, False
             self._reset()
             provider.tls_handshakes += 1
+            self._go_on()  # EHLO may have come with the end of the handshake
 
         begin = functools.partial(provider.run, upgrade)
         provider.loop.call_later(provider.profile.latency_s, begin)  # behind the 220, which is as late

@@ -10,6 +10,7 @@ from typing import Literal, cast
 import msgspec
 
 LINE_BYTES_MAX = 64 * 1024
+TEXT_CHARACTERS_MAX = 8 * 1024  # of a report; JSON may need six bytes for one
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,7 +44,9 @@ class Line(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of asyncio's
 
     def send(self, message: Order | Report) -> None:
-        """Write one line; nothing where the other side is gone."""
+        """Write one line; nothing where the other side is gone. A long text is cut."""
+        if isinstance(message, Report) and len(message.text) > TEXT_CHARACTERS_MAX:
+            message = msgspec.structs.replace(message, text=message.text[:TEXT_CHARACTERS_MAX] + "...")
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(msgspec.json.encode(message) + b"\n")
 

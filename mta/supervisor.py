@@ -10,12 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
 from mta.config import Config, ConfigError, load
 from mta.control import Line, Order, Report
 from mta.reporting.rotate import Rotator
+from mta_queue.disk import DiskFile, LogLockedError, OsDisk
 
+LOCK_NAME = "server.lock"
+PORT_WAIT_S = 2.0  # workers whose supervisor was killed end, and let go of the port, well within this
+PORT_POLL_S = 0.1
 START_WAIT_S = 120.0  # a log of millions of items takes that long to read at worst
 STOP_WAIT_S = 29.0  # a clean stop takes at most 30 s in all
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # a worker that dies again and again is restarted ever more slowly
@@ -23,12 +28,42 @@ CALM_S = 60.0  # after so long without a death the next restart is immediate aga
 ROTATE_CHECK_S = 5.0
 
 
-class PortError(Exception):
+class StartError(Exception):
+    """The server cannot start; the text says why."""
+
+
+class PortError(StartError):
     """A listener's address cannot be bound."""
 
 
+class QueueError(StartError):
+    """The queue directory cannot be used, or another server uses it."""
+
+
+def lock(directory: Path) -> DiskFile:
+    """Take the queue directory for this server alone, as long as the returned file is open; raises QueueError."""
+    disk = OsDisk()
+    try:
+        disk.make_directory(directory)
+        return disk.lock(directory / LOCK_NAME)
+    except LogLockedError:
+        raise QueueError(f"the queue {directory} is in use by another server") from None
+    except OSError as error:
+        raise QueueError(f"the queue {directory} cannot be used: {error.strerror}") from error
+
+
+async def bind_soon(config: Config) -> list[socket.socket]:
+    """As `bind`; waits a moment for the workers of a server that was killed."""
+    for _ in range(int(PORT_WAIT_S / PORT_POLL_S)):
+        try:
+            return bind(config)
+        except PortError:
+            await asyncio.sleep(PORT_POLL_S)
+    return bind(config)
+
+
 def bind(config: Config) -> list[socket.socket]:
-    """One socket for every listener; raises PortError, naming the address and where it is written."""
+    """One socket for every listener and worker; raises PortError, naming the address and where it is written."""
     sockets = []
     for number, listener in enumerate(config.listeners):
         family = socket.AF_INET6 if ":" in listener.address.host else socket.AF_INET
@@ -42,10 +77,10 @@ def bind(config: Config) -> list[socket.socket]:
                 bound = probe.getsockname()[:2]
             for _ in range(config.worker_count):
                 shared = socket.socket(family, socket.SOCK_STREAM)
+                sockets.append(shared)
                 _prepare(shared, family)
                 shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 shared.bind(bound)
-                sockets.append(shared)
         except OSError as error:
             for each in sockets:
                 each.close()
@@ -70,12 +105,13 @@ class _Child:
         self.state = ""
         self.deaths = 0
         self.died_s = 0.0
+        self.tasks: set[asyncio.Task[None]] = set()
 
 
 class Supervisor:
     """Runs the server in the foreground."""
 
-    def __init__(self, config: Config, config_path: Path) -> None:
+    def __init__(self, config: Config, config_path: Path, sockets: list[socket.socket]) -> None:
         self._config = config
         self._path = config_path
         self._loop = asyncio.get_running_loop()
@@ -85,7 +121,6 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         count = config.worker_count
-        sockets = bind(config)
         self._sockets = sockets
         self.addresses = [_shown(sockets[number * count].getsockname()) for number in range(len(config.listeners))]
         self._children = [
@@ -96,20 +131,17 @@ class Supervisor:
     async def run(self) -> int:
         """Until SIGTERM or SIGINT; -> the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
+            self._loop.add_signal_handler(number, self._on_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         for child in self._children:
             self._start(child)
         if not await self._all("linked", START_WAIT_S):
-            say("the workers did not come up")
-            await self._end()
-            return 1
+            return await self._give_up()
+        self._is_open = True
         for child in self._children:
             self._order(child, Order("open"))
-        self._is_open = True
         if not await self._all("open", START_WAIT_S):
-            await self._end()
-            return 1
+            return await self._end() or int(not self._stop.is_set())
         for address in self.addresses:
             say(f"listening on {address}")
         count = len(self._children)
@@ -118,6 +150,23 @@ class Supervisor:
         await self._stop.wait()
         rotator.cancel()
         return await self._end()
+
+    def _on_stop(self) -> None:
+        self._stop.set()
+        self._changed.set()
+
+    async def _give_up(self) -> int:
+        """Not all workers came up. Nobody was let in: they need not be asked to finish anything."""
+        self._is_stopping = True
+        for child in self._children:
+            if child.process is not None:
+                child.process.kill()
+                await self._loop.run_in_executor(None, child.process.wait)
+        if self._stop.is_set():
+            say("stopped before it was ready")
+            return 0
+        say("the workers did not come up")
+        return 1
 
     def _start(self, child: _Child) -> None:
         ours, theirs = socket.socketpair()
@@ -134,8 +183,13 @@ class Supervisor:
             lambda report: self._on_report(child, report) if isinstance(report, Report) else None,
             lambda: self._on_end(child, line),
         )
-        task = self._loop.create_task(self._attach(line, ours))
-        child.attaching = task  # type: ignore[attr-defined]
+        self._keep(child, self._attach(line, ours))
+
+    def _keep(self, child: _Child, work: Coroutine[object, object, None]) -> None:
+        """A task that nobody holds may be collected while it runs."""
+        task = self._loop.create_task(work)
+        child.tasks.add(task)
+        task.add_done_callback(child.tasks.discard)
 
     async def _attach(self, line: Line, ours: socket.socket) -> None:
         await self._loop.create_connection(lambda: line, sock=ours)
@@ -158,7 +212,7 @@ class Supervisor:
     def _on_end(self, child: _Child, line: Line | None) -> None:
         if child.line is not line or child.process is None:
             return
-        self._loop.create_task(self._bury(child))
+        self._keep(child, self._bury(child))
 
     async def _bury(self, child: _Child) -> None:
         """The worker's line has ended: wait for the process, and start its successor."""
@@ -177,7 +231,6 @@ class Supervisor:
         delay_s = RESTART_DELAYS_S[min(child.deaths, len(RESTART_DELAYS_S)) - 1]
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if not self._is_open:
-            self._stop.set()
             say(f"worker {child.number} ended with {how} before it was ready")
             return
         say(f"worker {child.number} ended with {how}, restarting it" + (f" in {delay_s:g} s" if delay_s else ""))
@@ -186,10 +239,13 @@ class Supervisor:
             self._start(child)
 
     async def _all(self, state: str, within_s: float) -> bool:
-        """Wait until every worker is in a state; False where one died or time is over."""
+        """Wait until every worker is in a state; False where that will not be.
+
+        One that dies once clients may be in is restarted, before that the server has failed.
+        """
         end_s = self._loop.time() + within_s
         while not all(child.state == state for child in self._children):
-            if any(child.state == "dead" for child in self._children) or self._stop.is_set():
+            if self._stop.is_set() or (not self._is_open and any(child.state == "dead" for child in self._children)):
                 return False
             self._changed.clear()
             try:
@@ -248,13 +304,14 @@ class Supervisor:
                     break
         status = 0
         for child in self._children:
-            if child.process is None:
+            process = child.process
+            if process is None:
                 continue
             try:
-                await self._loop.run_in_executor(None, child.process.wait, max(0.1, end_s - self._loop.time()))
+                await self._loop.run_in_executor(None, process.wait, max(0.1, end_s - self._loop.time()))
             except subprocess.TimeoutExpired:
                 say(f"worker {child.number} did not stop in time and was killed; its mail is on disk")
-                child.process.kill()
+                process.kill()
                 status = 1
         for bound in self._sockets:
             bound.close()
@@ -273,5 +330,9 @@ def say(text: str) -> None:
 
 
 async def serve(config: Config, config_path: Path) -> int:
-    """Run the server until it is told to stop; raises PortError."""
-    return await Supervisor(config, config_path).run()
+    """Run the server until it is told to stop; raises StartError."""
+    locked = lock(config.queue.directory)
+    try:
+        return await Supervisor(config, config_path, await bind_soon(config)).run()
+    finally:
+        locked.close()

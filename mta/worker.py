@@ -6,6 +6,7 @@ workers is settled; mail that waits goes out; only then, when the supervisor say
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,9 +44,12 @@ from mta.smtp import replies
 from mta.submission.accept import Acceptor, Tenants, TenantSettings
 from mta.submission.listener import Doors, ListenerSettings
 from mta_queue.disk import OsDisk
-from mta_queue.store import Recovered, Store
+from mta_queue.store import LogFormatError, LogLockedError, Position, Recovered, Store
 
 LINKS_WAIT_S = 10.0  # a worker whose neighbour does not come up in this time begins without it
+LOCK_WAIT_S = 5.0  # a worker whose supervisor was killed ends within this, unless it is reading a huge log
+LOCK_POLL_S = 0.05
+SAID_S = 0.1  # last words are written at the end of a turn of the loop
 DRAIN_S = 25.0  # SIGTERM to the last transaction cut off; with the doors' share the whole stop stays under 30 s
 DOORS_S = 3.0  # sessions that are in the middle of a message may end it in this time
 CHECK_S = 0.5  # how often disk space and answers of dead owners are looked at
@@ -107,6 +112,8 @@ class Worker:
         )
         self.doors = Doors(loop, self.clock, self.acceptor)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retirements: list[asyncio.Task[None]] = []
+        self._listening: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
 
     # built from the configuration
@@ -157,30 +164,50 @@ class Worker:
     # the start
 
     async def start(self) -> None:
-        """Everything but the doors."""
-        recovered = self.store.open()
-        self._say_set_aside(recovered)
-        orphans = self._open_orphans()
+        """Everything but the doors. Raises LogLockedError, LogFormatError and OSError, with nothing acted upon."""
+        recovered = await self._open(self.store)
+        orphans = await self._open_orphans()
         self.store.start(self.loop)
-        self.event_log.start(self.loop)
         self.sweeper.start(self.loop)
-        self.owner.recovered = {item_id: seq for seq, item_id, _ in recovered.waiting}
-        await self.mesh.start()
-        if not await self.mesh.all_up(LINKS_WAIT_S):
-            missing = [str(worker) for worker, link in self.mesh.links.items() if not link.is_up]
-            say(f"worker {self.number}: no link to worker {', '.join(missing)} yet, beginning without")
-        self.owner.recovered.clear()
-        self._tell_again(recovered, self.owner.forgotten)
+        self.owner.remember(recovered)
         self.dispatcher.start(self.mover, self.claims)
         self.mover.settle(self.number, recovered.arriving, lambda: None)
-        self._tasks.add(self.loop.create_task(self._take_up(recovered)))
-        for log, store, found in orphans:
+        settled = [self._settle_orphan(log, found) for log, _, found in orphans]
+        await self.mesh.start()
+        if not await self.mesh.all_up(LINKS_WAIT_S):
+            missing = [str(worker) for worker, link in self.mesh.links.items() if not link.is_settled]
+            say(f"worker {self.number}: no link to worker {', '.join(missing)} yet, beginning without")
+        self._tell_again(recovered, self.owner.forgotten)
+        for _, _, found in orphans:
             self._tell_again(found, set())
-            seqs = [seq for seq, _, _ in found.waiting]
-            self._drain(log, store, found, seqs)
+        self.event_log.start(self.loop)  # not before: its marks say that all of this has been told
+        self._keep(self._take_up(recovered))
+        for (log, store, found), is_settled in zip(orphans, settled, strict=True):
+            self._keep(self._drain(log, store, found, is_settled))
         self._timer = self.loop.call_later(CHECK_S, self._check)
 
-    def _open_orphans(self) -> list[tuple[int, Store, Recovered]]:
+    def _keep(self, work: Coroutine[object, object, None]) -> None:
+        """A task that nobody holds may be collected while it runs."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open(self, store: Store) -> Recovered:
+        """Open a log; one whose worker was killed a moment ago may still be locked by it."""
+        end_s = self.loop.time() + LOCK_WAIT_S
+        while True:
+            try:
+                recovered = store.open()
+            except LogLockedError:
+                if self.loop.time() > end_s:
+                    raise
+                await asyncio.sleep(LOCK_POLL_S)
+            else:
+                for what in recovered.set_aside:
+                    say(f"worker {self.number}: set aside: {what}")
+                return recovered
+
+    async def _open_orphans(self) -> list[tuple[int, Store, Recovered]]:
         """Logs without a worker: there were more workers once."""
         orphans = []
         for path in sorted(self.config.queue.directory.iterdir()):
@@ -190,16 +217,17 @@ class Worker:
             if log % self.workers != self.number:
                 continue
             store = Store(path, disk=self.disk, durability=self.config.queue.durability)
-            recovered = store.open()
-            self._say_set_aside(recovered)
+            recovered = await self._open(store)
             store.start(self.loop)
             orphans.append((log, store, recovered))
             self.mover.stores[log] = store
         return orphans
 
-    def _say_set_aside(self, recovered: Recovered) -> None:
-        for what in recovered.set_aside:
-            say(f"worker {self.number}: set aside: {what}")
+    def _settle_orphan(self, log: int, found: Recovered) -> asyncio.Event:
+        """Ask about what was on its way into a log without a worker; the event tells when all is answered."""
+        settled = asyncio.Event()
+        self.mover.settle(log, found.arriving, settled.set)
+        return settled
 
     def _tell_again(self, recovered: Recovered, without: set[int]) -> None:
         """What the event log may lack since the last stop."""
@@ -222,31 +250,30 @@ class Worker:
                 self.dispatcher.found(seq, parts)
             await asyncio.sleep(0)
 
-    def _drain(self, log: int, store: Store, recovered: Recovered, seqs: list[int]) -> None:
-        def empty() -> None:
-            task = self.loop.create_task(self._retire(log, store))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        def settled() -> None:
-            arrived = [seq for seq, _, _ in recovered.arriving if store.is_living(seq)]
-            self.mover.drain(log, store, [*seqs, *arrived], empty)
-
-        self.mover.settle(log, recovered.arriving, settled)
+    async def _drain(self, log: int, store: Store, recovered: Recovered, settled: asyncio.Event) -> None:
+        """Move everything in a log without a worker to its owners; when all it had to tell is told, remove it."""
+        await settled.wait()
+        arrived = [seq for seq, _, _ in recovered.arriving if store.is_living(seq)]
+        is_empty = asyncio.Event()
+        self.mover.drain(log, store, [*(seq for seq, _, _ in recovered.waiting), *arrived], is_empty.set)
+        await is_empty.wait()
+        while not await self.event_log.drain():  # noqa: ASYNC110 - a disk that is full tells nobody when it is not
+            await asyncio.sleep(CHECK_S)
+        retirement = self.loop.create_task(self._retire(log, store))
+        self._retirements.append(retirement)
+        await asyncio.shield(retirement)
 
     async def _retire(self, log: int, store: Store) -> None:
-        """An emptied log is removed once the event log has what it told."""
-        position = store.mark_position()
-        if not await self.event_log.drain():
-            return  # told again at the next start
-        store.told(position)
-        await store.close()
+        """An emptied log, all of it told, is removed; once begun it is not broken off."""
+        store.told(store.mark_position())
         del self.mover.stores[log]
+        await store.close()
         await self.loop.run_in_executor(None, shutil.rmtree, store.directory)
         say(f"worker {self.number}: log {log}, which has no worker any more, was emptied and removed")
 
     async def open_doors(self, sockets: list[socket.socket]) -> None:
         """Let clients in."""
+        self._listening = [bound.dup() for bound in sockets]
         await self.doors.open(list(zip(sockets, self._listener_settings(), strict=True)))
         gc.collect()
         gc.freeze()
@@ -254,11 +281,12 @@ class Worker:
 
     # while it runs
 
-    def _mark(self) -> object:
+    def _mark(self) -> Position:
         return self.owner.mark()
 
     def _events_written(self, mark: object) -> None:
-        self.owner.events_written(mark)
+        assert isinstance(mark, int), "what `_mark` gave"
+        self.owner.events_written(Position(mark))
 
     def _check(self) -> None:
         self._timer = self.loop.call_later(CHECK_S, self._check)
@@ -282,8 +310,16 @@ class Worker:
     # the end
 
     async def close_doors(self) -> None:
-        """No new mail."""
-        await self.doors.close(DOORS_S)
+        """No new mail; who comes now is refused by the system."""
+        closing = self.loop.create_task(self.doors.close(DOORS_S))
+        await asyncio.sleep(0)
+        for bound in self._listening:
+            # The supervisor holds them too, so that closing ours alone would leave clients in the queue of nobody.
+            with contextlib.suppress(OSError):
+                bound.shutdown(socket.SHUT_RDWR)
+            bound.close()
+        self._listening.clear()
+        await closing
 
     async def stop(self) -> None:
         """Finish what is under way, write everything down."""
@@ -293,6 +329,7 @@ class Worker:
         self.sweeper.stop()
         for task in list(self._tasks):
             task.cancel()
+        await asyncio.gather(*self._retirements)
         mark = self.owner.mark()
         if not await self.event_log.close():
             self.owner.events_written(mark)
@@ -330,13 +367,12 @@ async def serve(args: argparse.Namespace) -> int:
     await loop.create_connection(lambda: line, sock=control)
     sockets = [socket.socket(fileno=int(each)) for each in args.sockets.split(",") if each]
     try:
-        config = load(args.config)
+        worker = Worker(load(args.config), args.worker, args.epoch, loop)
+        await worker.start()
     except ConfigError as error:
-        line.send(Report(args.worker, "problem", str(error)))
-        await asyncio.sleep(0.2)
-        return 1
-    worker = Worker(config, args.worker, args.epoch, loop)
-    await worker.start()
+        return await _fail(line, args.worker, error.problems)
+    except (LogLockedError, LogFormatError, OSError) as error:
+        return await _fail(line, args.worker, [_sentence(error)])
     line.send(Report(args.worker, "linked"))
     while True:
         order = await orders.get()
@@ -348,7 +384,7 @@ async def serve(args: argparse.Namespace) -> int:
                 worker.reload(load(args.config), order.epoch)
                 line.send(Report(args.worker, "reloaded"))
             except ConfigError as error:
-                line.send(Report(args.worker, "problem", str(error)))
+                await _fail(line, args.worker, error.problems)
         elif order.do == "close_doors":
             await worker.close_doors()
             line.send(Report(args.worker, "doors_closed"))
@@ -357,6 +393,20 @@ async def serve(args: argparse.Namespace) -> int:
             line.send(Report(args.worker, "stopped"))
             await asyncio.sleep(0)
             return 0
+
+
+async def _fail(line: Line, number: int, problems: Sequence[object]) -> int:
+    """Tell the supervisor what is wrong; -> the exit status for whom it is too bad."""
+    for problem in problems:
+        line.send(Report(number, "problem", str(problem)))
+    await asyncio.sleep(SAID_S)
+    return 1
+
+
+def _sentence(error: LogLockedError | LogFormatError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _supervisor_gone() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mta.cli import EXIT_WRONG, Subparsers
 from mta.config import DEFAULT_FILE, load
-from mta.supervisor import PortError, serve
+from mta.supervisor import StartError, serve
 
 
 def add(subparsers: Subparsers) -> None:
@@ -28,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     try:
         return asyncio.run(serve(config, args.config))
-    except PortError as error:
+    except StartError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG

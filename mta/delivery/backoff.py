@@ -1,44 +1,91 @@
 """Backoff: how a site that is down is left alone. Pure: the caller passes now_s and chance.
 
-After a failure nothing is tried for a while; then one connection knocks. Only an answer about a message, not a
-mere greeting, says that the site is well again: a peer that hangs up on every MAIL stays down.
+After a failure nothing is tried for a while; then one connection knocks, the probe. Only an answer about a message on a
+connection that was begun after the failure, not a mere greeting and not what older connections hear, says that all is
+well again: a peer that hangs up on every MAIL stays down, and one that takes no further connection is not knocked at
+with every message that the others carry.
 """
+
+import math
+from collections.abc import Sequence
+
+from mta.model.outcome import Delivered, Outcome
 
 FIRST_WAIT_S = 1.0
 WAIT_MAX_S = 120.0  # mail flows again two minutes after the site does; a dead site costs one SYN in that time
 JITTER = 0.2  # sites that went down together are not knocked at together
+DOUBLINGS_MAX = 10  # beyond it the wait is at its most anyway
 
 
 class Backoff:
     """The health of one site, or of one source towards it."""
 
-    __slots__ = ("failures", "is_probing", "until_s")
+    __slots__ = ("_probe", "failed_s", "failures", "until_s")
 
     def __init__(self) -> None:
         self.failures = 0
+        """In a row; 0: it is well."""
+        self.failed_s = -math.inf
+        """When the latest of them was."""
         self.until_s = 0.0
-        self.is_probing = False
+        self._probe: object = None
 
-    def failed(self, now_s: float, random_unit: float) -> None:
-        """A connection failed. Failures while the wait still runs count once."""
-        self.is_probing = False
-        if self.failures and now_s < self.until_s:
-            return
+    def failed(self, now_s: float, random_unit: float, begun_s: float = math.inf) -> bool:
+        """Something failed that was begun at `begun_s`.
+
+        -> False: that was before the latest failure and is the same trouble, nothing changes.
+        """
+        if self.failures and begun_s <= self.failed_s:
+            return False
         self.failures += 1
-        wait_s = min(WAIT_MAX_S, FIRST_WAIT_S * 2 ** min(self.failures - 1, 10))
+        self.failed_s = now_s
+        wait_s = min(WAIT_MAX_S, FIRST_WAIT_S * 2 ** min(self.failures - 1, DOUBLINGS_MAX))
         self.until_s = now_s + wait_s * (1 + JITTER * (2 * random_unit - 1))
+        return True
 
-    def answered(self) -> bool:
-        """The peer answered about a message: well again. -> whether it had been down."""
-        was_down = self.failures > 0
+    def answered(self, begun_s: float) -> bool:
+        """The peer answered about a message on a connection begun then. -> True: it was down and is well now."""
+        if not self.failures or begun_s <= self.failed_s:
+            return False
         self.failures = 0
-        self.is_probing = False
-        return was_down
+        self._probe = None
+        return True
 
     def wait_s(self, now_s: float) -> float:
-        """0.0: go on (where it was down: as the one probe); else how long to wait; inf: a probe is on its way."""
+        """0.0: go on (where it was down: as the one probe); else how long to wait; inf: until the probe ends."""
         if not self.failures:
             return 0.0
-        if self.is_probing:
-            return float("inf")
+        if self._probe is not None:
+            return math.inf
         return max(0.0, self.until_s - now_s)
+
+    def begin(self, connection: object) -> None:
+        """A connection is begun; where it was down this is the probe."""
+        if self.failures:
+            self._probe = connection
+
+    def end(self, connection: object) -> bool:
+        """A connection failed or is closed. -> True: it was the probe, somebody else may try."""
+        if self._probe is not connection:
+            return False
+        self._probe = None
+        return True
+
+
+def health_of(outcomes: Sequence[Outcome], is_first: bool) -> bool | None:
+    """What a transaction says about the peer: True: it is well, False: it is not, None: nothing.
+
+    An answer about the message is well, not so what the peer says of itself with 421 (RFC 5321 4.2.2). A connection
+    that breaks after it took mail is just over; one that breaks with its first message (`is_first`) is trouble.
+    """
+    trouble = False
+    for outcome in outcomes:
+        if isinstance(outcome, Delivered):
+            return True
+        if outcome.from_peer:
+            if outcome.reply.code != 421:
+                return True
+            trouble = True
+        elif is_first and outcome.stage != "local":
+            trouble = True
+    return False if trouble else None

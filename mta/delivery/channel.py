@@ -1,19 +1,16 @@
 """A channel: one connection as its pool knows it, with the job that is on it."""
 
-import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mta.delivery.connection import Connection, Target
 from mta.delivery.job import Job
 from mta.model.dates import date_header
 from mta.model.outcome import Outcome, Reply
 from mta.reporting.events import Way
-from mta.smtp.client import Outgoing
+from mta.smtp.client import Outgoing, TlsMode
 
 if TYPE_CHECKING:
     from mta.delivery.pool import Pool
-
-TlsMode = Literal["none", "opportunistic", "required", "verify"]
 
 
 class Channel:
@@ -21,38 +18,47 @@ class Channel:
 
     __slots__ = (
         "_connection",
-        "_opened",
+        "_has_quit",
         "_pool",
+        "begun_s",
         "idle_since_s",
         "is_leaving",
+        "is_opening",
         "job",
         "messages",
+        "ready_s",
         "recipients",
         "target",
         "tls_mode",
         "way",
     )
 
-    def __init__(self, pool: "Pool", target: Target, tls_mode: TlsMode) -> None:
+    def __init__(self, pool: "Pool", target: Target, tls_mode: TlsMode, now_s: float) -> None:
         engine = pool.site.destination.engine
         self._pool = pool
         self.target = target
         self.tls_mode: TlsMode = tls_mode
-        self._opened: asyncio.Future[tuple[str, Reply] | None] = engine.loop.create_future()
         self.job: Job | None = None
         self.messages = 0
+        """Transactions begun, the one under way included."""
         self.recipients = 0
+        self.begun_s = now_s
+        """Monotonic seconds, as the two below."""
+        self.ready_s = 0.0
         self.idle_since_s = 0.0
+        self.is_opening = True
+        """Nobody knows yet whether it will be ready."""
         self.is_leaving = False
+        """It takes no further job."""
+        self._has_quit = False
         self.way = Way()
         self._connection = Connection(
             engine.loop, target, pool.source, tls_mode, self, engine.sweeper, engine.tls, engine.timeouts
         )
 
-    async def open(self) -> tuple[str, Reply] | None:
-        """Connect and greet; None: ready, else (stage, reply) of what went wrong."""
+    def open(self) -> None:
+        """Connect and greet; the pool hears `ready`, `not_opened` or only `gone`."""
         self._connection.open()
-        return await self._opened
 
     def send(self, job: Job) -> None:
         """Begin a transaction; its content is in memory."""
@@ -60,28 +66,24 @@ class Channel:
         assert envelope is not None, "a job that is sent is in memory"
         assert content is not None, "a job that is sent is in memory"
         if envelope.date_missing:
-            content = date_header(self._pool.site.destination.engine.clock.wall_s()) + content
+            # When it became due, so that every recipient and every attempt has the same.
+            content = date_header(job.accepted_s) + content
+        parts, recipients = job.parts, envelope.recipients
+        addresses = [recipients[parts[0]].address] if len(parts) == 1 else [recipients[part].address for part in parts]
+        outgoing = Outgoing(envelope.sender, addresses, content, len(content), envelope.body_8bit, envelope.smtputf8)
         self.job = job
         self.messages += 1
-        parts, recipients = job.parts, envelope.recipients
         self.recipients += len(parts)
-        addresses = [recipients[parts[0]].address] if len(parts) == 1 else [recipients[part].address for part in parts]
-        self._connection.send(
-            Outgoing(envelope.sender, addresses, content, len(content), envelope.body_8bit, envelope.smtputf8)
-        )
+        self._connection.send(outgoing)
 
     def leave(self) -> None:
         """Say goodbye now, or after the transaction that is under way."""
-        if self.is_leaving and self.job is None:
-            return
-        self.is_leaving = True
-        if self.job is None:
-            self._pool.drop_idle(self)
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._pool.leaving(self)
+        if self.job is None and not self._has_quit:
+            self._has_quit = True
             self._connection.quit()
-
-    def quit(self) -> None:
-        """A gate needs this idle connection's place."""
-        self.leave()
 
     def abort(self) -> None:
         """Break off at once; what is in flight ends as the dialogue says."""
@@ -91,41 +93,46 @@ class Channel:
 
     def connection_ready(self, connection: Connection) -> None:
         """Greeted, encrypted as wanted: messages may go."""
-        site = self._pool.site
-        address = connection.local_address
-        tls = f"{connection.tls_version} {connection.tls_cipher}".strip()
+        pool = self._pool
         self.way = Way(
-            site=site.name,
-            policy=site.destination.policy.name,
-            pool="",
-            source=self._pool.source.name,
-            source_address=address,
+            site=pool.site.name,
+            policy=pool.site.destination.policy.name,
+            source=connection.source.name,
+            source_address=connection.local_address,
             host=self.target.host,
             address=self.target.address,
-            tls=tls,
+            tls=f"{connection.tls_version} {connection.tls_cipher}".strip(),
         )
-        if not self._opened.done():
-            self._opened.set_result(None)
+        self.is_opening = False
+        pool.ready(self)
 
     def connection_failed(self, connection: Connection, stage: str, reply: Reply, from_peer: bool) -> None:
         """It never became ready."""
-        if not self._opened.done():
-            self._opened.set_result((stage, reply))
+        self._closes()
+        if self.is_opening:
+            self.is_opening = False
+            self._pool.not_opened(self, stage, reply)
 
     def transaction_done(self, connection: Connection, outcomes: list[Outcome], usable: bool) -> None:
         """Every recipient has its outcome."""
         job, self.job = self.job, None
-        assert job is not None, "a transaction has a job"
-        self._pool.done(self, job, outcomes, usable)
+        if not usable:
+            self._closes()
+        if job is not None:  # else it was set aside while it was being sent
+            self._pool.done(self, job, outcomes)
 
     def connection_lost_idle(self, connection: Connection) -> None:
         """The peer hung up while nothing was under way."""
-        self.is_leaving = True
-        self._pool.drop_idle(self)
+        self._closes()
 
     def connection_gone(self, connection: Connection) -> None:
         """It does not count any more."""
-        self.is_leaving = True
-        if not self._opened.done():
-            self._opened.set_result(("connect", Reply(451, "4.4.1", "connection lost")))
+        self._closes()
         self._pool.gone(self)
+
+    def _closes(self) -> None:
+        """It is closing by itself."""
+        self._has_quit = True
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._pool.leaving(self)

@@ -1,8 +1,10 @@
 """A destination: a provider, a route or a site, with the limits that hold over all of it on this worker."""
 
 import asyncio
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress
 from mta.delivery.gate import Gate
 from mta.handoff.claims import LimitState
@@ -33,7 +35,7 @@ class SharedLimit:
 class Destination:
     """The unit of ownership: this worker's share of it."""
 
-    def __init__(self, engine: "Dispatcher", placed: Placed, share: Share) -> None:
+    def __init__(self, engine: "Dispatcher", placed: Placed, share: Share, is_claimed: bool) -> None:
         self.engine = engine
         self.placed = placed
         self.key = placed.key
@@ -42,6 +44,8 @@ class Destination:
         self.sites: dict[str, Site] = {}
         self.provider_limit = SharedLimit(engine.loop, Meter(self.policy.provider_limits, share, engine.loop.time()))
         self._source_limits: dict[str, SharedLimit] = {}
+        self._takes_over = is_claimed
+        """Its limits go on where another worker's stopped; afterwards they are its own."""
 
     def source_limit(self, source: SourceAddress) -> SharedLimit:
         """The limit of one source over all sites of this destination."""
@@ -53,7 +57,10 @@ class Destination:
         return limit
 
     def reload(self, placed: Placed, share: Share) -> None:
-        """The policy or this worker's share changed: take the new values, keep what was used of the old ones."""
+        """Policy, sources or this worker's share changed: take the new values, keep what was used of the old ones.
+
+        The mail that waits is not looked at before the sites are pumped.
+        """
         now_s = self.engine.loop.time()
         self.placed, self.policy, self.share = placed, placed.policy, share
         self.provider_limit.meter.change(self.policy.provider_limits, share, now_s)
@@ -62,53 +69,50 @@ class Destination:
             limit.meter.change(limits, share, now_s)
         for site in self.sites.values():
             site.reload()
+        self.lower_connections()
 
-    def meters(self) -> dict[str, Meter]:
-        """Every meter by a name that other workers use for it too."""
+    def state(self, site: "Site | None" = None) -> LimitState:
+        """What was used of the limits (also of a site that is leaving), for a worker that takes them over."""
+        now_s = self.engine.loop.time()
         meters = {"provider": self.provider_limit.meter}
         for name, limit in self._source_limits.items():
             meters[f"source {name}"] = limit.meter
-        for site in self.sites.values():
-            for name, pool in site.pools.items():
-                meters[f"site {site.name} {name}"] = pool.meter
-        return meters
-
-    def state(self) -> LimitState:
-        """What was used of the limits, for a worker that takes them over."""
-        now_s = self.engine.loop.time()
-        return {name: meter.state(now_s) for name, meter in self.meters().items()}
+        for each in [*self.sites.values(), *([site] if site is not None else [])]:
+            for name, pool in each.pools.items():
+                meters[f"site {each.name} {name}"] = pool.meter
+        return {name: meter.state(now_s) for name, meter in meters.items()}
 
     def restore(self, states: list[LimitState], site: "Site") -> None:
-        """Go on where other workers stopped, so that no change of owner is a fresh burst."""
+        """A claim was granted: go on where other workers stopped, so that no change of owner is a fresh burst."""
         now_s = self.engine.loop.time()
+        sources = self.engine.sources.by_name
+        takes_over, self._takes_over = self._takes_over, False
         for state in states:
             for name, values in state.items():
                 kind, _, rest = name.partition(" ")
-                if kind == "provider":
-                    self.provider_limit.meter.restore(values, now_s)
-                elif kind == "source" and rest in self.engine.sources.by_name:
-                    self.source_limit(self.engine.sources.by_name[rest]).meter.restore(values, now_s)
-                elif kind == "site":
-                    site_name, _, source = rest.rpartition(" ")
-                    if site_name == site.name and source in self.engine.sources.by_name:
+                if kind == "site":
+                    site_name, _, source = rest.partition(" ")
+                    if site_name == site.name and source in sources:
                         site.pool(source).meter.restore(values, now_s)
+                elif takes_over and kind == "provider":
+                    self.provider_limit.meter.restore(values, now_s)
+                elif takes_over and kind == "source" and rest in sources:
+                    self.source_limit(sources[rest]).meter.restore(values, now_s)
 
     def lower_connections(self) -> int:
-        """Let idle connections go where a smaller share allows fewer; -> how many are still too many."""
-        too_many = 0
-        for site in self.sites.values():
-            for pool in site.pools.values():
-                over = _over(pool.meter)
-                too_many += over
-                for channel in pool.idle[:over]:
-                    channel.leave()
-        for limit in (self.provider_limit, *self._source_limits.values()):
-            over = _over(limit.meter)
-            too_many += over
-            if over:
-                pools = [pool for site in self.sites.values() for pool in site.pools.values()]
-                for channel in [channel for pool in pools for channel in pool.idle][:over]:
-                    channel.leave()
+        """Where limits now allow fewer connections let some go, idle ones first, the others after their transaction.
+
+        -> how many are still too many.
+        """
+        pools = [pool for site in self.sites.values() for pool in site.pools.values()]
+        too_many = sum(_lower(pool.meter, pool.channels) for pool in pools)
+        for name, limit in self._source_limits.items():
+            if _over(limit.meter):
+                channels = [channel for pool in pools if pool.source.name == name for channel in pool.channels]
+                too_many += _lower(limit.meter, channels)
+        if _over(self.provider_limit.meter):
+            channels = [channel for pool in pools for channel in pool.channels]
+            too_many += _lower(self.provider_limit.meter, channels)
         return too_many
 
     def close(self) -> None:
@@ -121,3 +125,14 @@ class Destination:
 def _over(meter: Meter) -> int:
     """How many connections are open beyond the limit."""
     return int(max(0, meter.connections_open - meter.connections_max))
+
+
+def _lower(meter: Meter, channels: Collection[Channel]) -> int:
+    over = _over(meter)
+    if over:
+        staying = sorted(
+            (channel for channel in channels if not channel.is_leaving), key=lambda channel: channel.job is not None
+        )
+        for channel in staying[: max(0, over - (len(channels) - len(staying)))]:
+            channel.leave()
+    return over

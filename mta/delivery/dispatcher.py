@@ -8,13 +8,17 @@ through here without a task, a timer or a read.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import chain
 from random import Random
+
+import msgspec
 
 from mta.delivery.connection import Timeouts
 from mta.delivery.deadlines import Sweeper
 from mta.delivery.domains import Domains
 from mta.delivery.fates import Fates
-from mta.delivery.job import ENDED, WAITING, Job
+from mta.delivery.handover import Handover
+from mta.delivery.job import ENDED, LOADING, WAITING, Job
 from mta.delivery.memory import Memory
 from mta.delivery.sites import Site
 from mta.delivery.sources import Sources
@@ -32,9 +36,12 @@ from mta_queue.store import Loaded, Store
 from mta_queue.timetable import Wheel
 
 DUE_STEP_S = 0.25  # how exactly a due time is kept
-LOADED_AT_ONCE = 256  # due items that one visit to the disk brings back
-SWEEP_S = 0.25  # how often due times, memory and idle connections are looked at
+LOADED_AT_ONCE = 256  # due items, or expired ones, that one visit to the disk brings back
+SWEEP_S = 0.25  # how often due times and memory are looked at
+SITES_ROUND = 8  # sweeps in which every site is looked at once: with 20,000 sites that is the sweep's work
 UNUSED_SITE_S = 3600.0  # a site without mail is forgotten then; slower limits than one an hour do not exist
+SET_ASIDE_S = 600.0  # when a message that an error of ours stopped is tried again
+STOP_POLL_S = 0.02
 
 
 class Dispatcher:
@@ -76,21 +83,24 @@ class Dispatcher:
         self.memory = Memory(store, clock, memory_bytes_max)
         self.fates = Fates(store, events, self, clock, random)
         self.domains = Domains(self)
+        self.handover = Handover(self)
         self.mover: Mover
-        self.claims: Claims
         self.is_stopping = False
         self.jobs = 0
+        """How many are alive, cold ones included."""
+        self.errors = 0
+        """Errors of ours that stopped a message or a look-up."""
         self._wheel: Wheel[tuple[int, Sequence[int]]] = Wheel(DUE_STEP_S, clock.wall_s())
         self._due: deque[tuple[int, Sequence[int]]] = deque()
         self._is_loading = False
-        self._leaving: list[Site] = []
-        self._yields: list[Callable[[], bool]] = []
+        self._is_expiring = False
+        self._round: list[tuple[tuple[str, str], Site]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, mover: Mover, claims: Claims) -> None:
         """Begin to look at the clock; mail may come from now on."""
         self.mover = mover
-        self.claims = claims
+        self.handover.claims = claims
         self._timer = self.loop.call_later(SWEEP_S, self._sweep)
 
     # mail comes
@@ -104,8 +114,8 @@ class Dispatcher:
         source = self.sources.choose(envelope.pool, None).name
         now_s = self.loop.time()
         if len(recipients) == 1:
-            domain = recipients[0].domain
-            self._begin(Job(seq, (0,), domain, envelope, content, source), domain, now_s)
+            job = Job(seq, (0,), recipients[0].domain, envelope, content, source)
+            self._begin(job, now_s, len(content))
             return
         shares: dict[str, list[int]] = {}
         for part, recipient in enumerate(recipients):
@@ -124,28 +134,34 @@ class Dispatcher:
         now_s: float,
     ) -> None:
         """One job a domain, or one a site where its policy lets a transaction mix domains."""
-        merged: dict[Site, Job] = {}
+        jobs: list[Job] = []
+        merged: dict[Site, list[int]] = {}
         for domain, parts in shares.items():
             site = self.domains.site(domain, now_s)
-            if site is not None and site.pool(source).limits.mix_domains:
-                job = merged.get(site)
-                if job is None:
-                    merged[site] = Job(seq, parts, domain, envelope, content, source, attempts, prefer_host)
-                else:
-                    job.parts = [*job.parts, *parts]
-            else:
-                self._begin(Job(seq, parts, domain, envelope, content, source, attempts, prefer_host), domain, now_s)
-        for job in merged.values():
-            self._begin(job, job.domain, now_s)
+            mixes = site is not None and site.pool(source).limits.mix_domains
+            if site is not None and mixes:
+                together = merged.get(site)
+                if together is not None:
+                    together += parts
+                    continue
+                merged[site] = parts
+            jobs.append(Job(seq, parts, domain, envelope, content, source, attempts, prefer_host))
+        charge_bytes, rest = divmod(len(content or b""), len(jobs))
+        for job in jobs:
+            job.is_mixed = len(job.parts) > 1 and any(
+                envelope.recipients[part].domain != job.domain for part in job.parts
+            )
+            self._begin(job, now_s, charge_bytes + rest)
+            rest = 0
 
-    def _begin(self, job: Job, domain: str, now_s: float) -> None:
+    def _begin(self, job: Job, now_s: float, charge_bytes: int) -> None:
         self.jobs += 1
-        self.memory.add(job, now_s)
-        site = self.domains.site(domain, now_s)
+        self.memory.add(job, now_s, charge_bytes)
+        site = self.domains.site(job.domain, now_s)
         if site is not None:
             site.push(job)
         else:
-            self.domains.wait(domain, job)
+            self.domains.wait(job.domain, job)
 
     def route(self, job: Job) -> None:
         """Find a job's site (again)."""
@@ -154,6 +170,13 @@ class Dispatcher:
             site.push(job)
         else:
             self.domains.wait(job.domain, job)
+
+    def split(self, job: Job, parts: Sequence[int]) -> Job:
+        """Some recipients of a job as a job of their own; the caller lets the job go on with the others, or end."""
+        part = job.part(parts)
+        self.jobs += 1
+        self.memory.split(job, part, self.loop.time())
+        return part
 
     def found(self, seq: int, parts: Sequence[tuple[int, float]]) -> None:
         """An item that waits on the disk: (part, due time in Unix seconds) of each living recipient."""
@@ -185,7 +208,10 @@ class Dispatcher:
             self._is_loading = False
             now_s = self.loop.time()
             for item in items:
-                self._begin_loaded(item, wanted[item.seq], now_s)
+                try:
+                    self._begin_loaded(item, wanted[item.seq], now_s)
+                except Exception as error:  # noqa: BLE001 - one item that cannot be understood must not stop the others
+                    self.report(error)
             self._load_due()
 
         self.store.load_soon(list(wanted), loaded)
@@ -198,11 +224,7 @@ class Dispatcher:
         for state in item.parts:
             if state.part not in due:
                 continue
-            attempts, source, prefer = 0, None, ""
-            if state.note:
-                fate = decode_note(state.note)
-                attempts, source = fate.attempt, fate.way.source
-                prefer = fate.way.host if fate.uncertain else ""
+            attempts, source, prefer = _past(state.note)
             if source is None or source not in self.sources.by_name:
                 fresh = source = fresh or self.sources.choose(envelope.pool, None).name
             domain = envelope.recipients[state.part].domain
@@ -220,12 +242,29 @@ class Dispatcher:
         """Try these parts again then."""
         self._wheel.add(due_s, (seq, parts))
 
+    def again(self, job: Job) -> None:
+        """Take a job up anew from the disk."""
+        self._due.append((job.seq, job.parts))
+        self.ended(job)
+
     def ended(self, job: Job) -> None:
         """A job has its fate, is put off or is another worker's."""
         if job.state != ENDED:
             job.state = ENDED
             self.jobs -= 1
         self.memory.drop(job)
+
+    def set_aside(self, job: Job, error: Exception) -> None:
+        """An error of ours stopped this job: leave it alone for a while, and say so."""
+        self.report(error)
+        if job.state != ENDED:
+            self.later(self.clock.wall_s() + SET_ASIDE_S, job.seq, job.parts)
+            self.ended(job)
+
+    def report(self, error: Exception) -> None:
+        """An error of ours that stopped one thing and must not stop all others."""
+        self.errors += 1
+        self.loop.call_exception_handler({"message": "an error in the dispatcher", "exception": error})
 
     # the clock
 
@@ -235,96 +274,58 @@ class Dispatcher:
         self._due.extend(self._wheel.advance(self.clock.wall_s()))
         self._load_due()
         self.memory.sweep(now_s)
-        for job in self.memory.expired():
-            self.fates.expire(job)
+        self._expire()
         self._sweep_sites(now_s)
-        if self._yields:
-            self._yields = [is_open for is_open in self._yields if not is_open()]
+        self.handover.sweep(now_s)
+
+    def _expire(self) -> None:
+        """Give up cold jobs whose time is over: events tell of each, so their envelopes are read back."""
+        if self._is_expiring or self.is_stopping:
+            return
+        jobs = self.memory.expired(LOADED_AT_ONCE)
+        if not jobs:
+            return
+        self._is_expiring = True
+        for job in jobs:
+            job.state = LOADING
+
+        def loaded(ready: Sequence[Job], lost: Sequence[Job]) -> None:
+            self._is_expiring = False
+            for job in lost:
+                self.ended(job)
+            for job in ready:
+                job.state = WAITING
+                try:
+                    self.fates.expire(job)
+                except Exception as error:  # noqa: BLE001 - one job must not keep the others
+                    self.set_aside(job, error)
+            self._expire()
+
+        self.memory.load_envelopes(jobs, self.loop.time(), loaded)
 
     def _sweep_sites(self, now_s: float) -> None:
-        unused = []
-        for key, site in self.domains.sites.items():
+        """Look after some of the sites."""
+        sites = self.domains.sites
+        if not self._round:
+            self._round = list(sites.items())
+        for _ in range(min(len(self._round), len(sites) // SITES_ROUND + 1)):
+            key, site = self._round.pop()
+            if sites.get(key) is not site:
+                continue
             if not site.look_after(now_s, now_s - self.idle_timeout_s, now_s - UNUSED_SITE_S):
-                unused.append(key)
-        for key in unused:
-            site = self.domains.sites.pop(key)
-            site.close()
-            site.destination.sites.pop(site.name, None)
-            if not site.destination.sites:
-                site.destination.close()
-                self.domains.destinations.pop(site.destination.key, None)
-        self._leaving = [site for site in self._leaving if site.connections]
+                self.domains.drop(site)
 
     # change of owners
 
-    def claim(self, site: Site) -> None:
-        """A site that began after a reload: perhaps it was another destination's; ask before the first connection."""
-        site.is_held = True
-
-        def granted(states: list[LimitState]) -> None:
-            site.destination.restore(states, site)
-            site.is_held = False
-            site.pump()
-
-        self.claims.claim(site.destination.key, site.name, granted)
-
     def yield_to(self, key: str, site_name: str, answer: Callable[[LimitState], None]) -> None:
         """Somebody claims a destination or a site: answer when nothing of it is open here beyond our share."""
-        states: LimitState = {}
-
-        def is_done() -> bool:
-            for site in self._leaving:
-                if site.connections and (site.name == site_name or site.destination.key == key):
-                    return False
-            destination = self.domains.destinations.get(key)
-            if destination is not None and destination.lower_connections() > 0:
-                return False
-            if destination is not None:
-                states.update(destination.state())
-            answer(states)
-            return True
-
-        for site in self._leaving:
-            if site.name == site_name or site.destination.key == key:
-                states.update(site.destination.state())
-        if not is_done():
-            self._yields.append(is_done)
+        self.handover.yield_to(key, site_name, answer)
 
     def reload(self, placement: Placement, sources: Sources, port: int, idle_timeout_s: float) -> None:
         """New policies, routes and sources: mail is placed anew; connections whose site stays where it is are kept."""
-        served: dict[Site, list[str]] = {}
-        for domain, site in self.domains.known():
-            served.setdefault(site, []).append(domain)
         self.placement, self.sources, self.port, self.idle_timeout_s = placement, sources, port, idle_timeout_s
-        self.domains.forget_known()
-        homeless = self.domains.take_waiting()
-        for key, site in list(self.domains.sites.items()):
-            placed = None
-            for domain in served.get(site, ()):
-                at_domain = placement.decided(domain)
-                if at_domain is None and site.hosts is not None:
-                    at_domain = placement.by_mx(site.hosts.names, site.name)
-                if at_domain is not None and at_domain.key == site.destination.key:
-                    placed = at_domain
-                else:
-                    homeless += site.take_jobs(domain)
-            share = placement.share(placed) if placed is not None else None
-            if placed is None or share is None or placed.route != site.destination.placed.route:
-                homeless += site.take_jobs(None)
-                site.close()
-                del self.domains.sites[key]
-                site.destination.sites.pop(site.name, None)
-                self._leaving.append(site)
-            elif site.destination.placed is not placed:
-                site.destination.reload(placed, share)
-        for destination in list(self.domains.destinations.values()):
-            if not destination.sites:
-                destination.close()
-                del self.domains.destinations[destination.key]
-        self.claims.reloaded(placement.epoch)
-        for job in homeless:
-            if job.state == WAITING:
-                self.route(job)
+        self.handover.reload(placement)
+        self._load_due()
 
     # the end
 
@@ -333,17 +334,31 @@ class Dispatcher:
         self.is_stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        for site in self.domains.sites.values():
+        self.domains.close()
+        sites = [*self.domains.sites.values(), *self.handover.leaving]
+        for site in sites:
             site.close()
-        sites = [*self.domains.sites.values(), *self._leaving]
         end_s = self.loop.time() + within_s
-        while any(site.is_sending for site in sites) and self.loop.time() < end_s:
-            await asyncio.sleep(0.02)
+        while any(site.is_sending for site in sites) and self.loop.time() < end_s:  # noqa: ASYNC110 - many, once in a life
+            await asyncio.sleep(STOP_POLL_S)
         for site in sites:
             site.abort()
         await asyncio.sleep(0)
+        for destination in self.domains.destinations.values():
+            destination.close()
 
     @property
     def connections(self) -> int:
         """Connections that count now."""
-        return sum(site.connections for site in self.domains.sites.values())
+        return sum(site.connections for site in chain(self.domains.sites.values(), self.handover.leaving))
+
+
+def _past(note: bytes) -> tuple[int, str | None, str]:
+    """What a postponed part's note says: attempts so far, the source, the host that perhaps has the message."""
+    if not note:
+        return 0, None, ""
+    try:
+        fate = decode_note(note)
+    except msgspec.DecodeError:
+        return 0, None, ""  # of a version that is gone: it begins anew
+    return fate.attempt, fate.way.source, fate.way.host if fate.uncertain else ""

@@ -5,34 +5,48 @@ domain whose destination belongs to another worker has its mail moved there.
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from mta.delivery.backoff import Backoff
 from mta.delivery.destination import Destination
-from mta.delivery.job import ENDED, Job
+from mta.delivery.job import WAITING, Job
 from mta.delivery.sites import Site
 from mta.handoff import frames
 from mta.handoff.mover import PartState
 from mta.handoff.placement import Destination as Placed
+from mta.resolve.cache import FAILED_TTL_S
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, site_name
+from mta_policies.retry import expires_s
+from mta_queue.store import Loaded
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 FOREVER = float("inf")
 DOMAINS_MAX = 200_000  # known domains beyond this are forgotten, oldest first
+MOVED_AT_ONCE = 256  # jobs of another worker's whose envelopes one visit to the disk brings back
 
 
 class _Waiting:
     """A domain that is being looked up, or will be again."""
 
-    __slots__ = ("backoff", "jobs", "task")
+    __slots__ = ("backoff", "jobs", "task", "timer")
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.backoff = Backoff()
         self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        if self.task is not None:
+            self.task.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class Domains:
@@ -61,7 +75,13 @@ class Domains:
         if waiting is None:
             waiting = self._waiting[domain] = _Waiting()
         waiting.jobs.append(job)
-        if waiting.task is None and not waiting.backoff.failures:
+        if not job.expires_s:  # it may have to wait here until then
+            policies = self._engine.placement.policies
+            retry = (policies.by_domain(domain) or policies.default).retry
+            job.expires_s = expires_s(retry, job.accepted_s, job.own_expire_s)
+        if job.envelope is None:
+            self._engine.memory.watch(job)
+        if waiting.task is None and waiting.timer is None:
             self._begin(domain, waiting)
 
     def _begin(self, domain: str, waiting: _Waiting) -> None:
@@ -70,34 +90,17 @@ class Domains:
 
     async def _look_up(self, domain: str, waiting: _Waiting) -> None:
         engine = self._engine
+        error: ResolveError | None = None
         try:
-            placed, name, hosts, until_s = await self._resolve(domain)
-        except ResolveError as error:
-            waiting.task = None
-            self._failed(domain, waiting, error)
-            return
+            self._found(domain, waiting, *await self._resolve(domain))
+        except ResolveError as problem:
+            error = problem
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the mail that waits must be looked at again
+            engine.report(problem)
+            error = ResolveError(451, "4.3.0", f"internal error while looking for {domain}")
         waiting.task = None
-        placement = engine.placement
-        share = placement.share(placed)
-        if until_s != FOREVER and placement.decided(domain) is None and placement.asker(domain) == placement.me:
-            for_s = until_s - engine.loop.time()
-            told = frames.Told(domain, list(placement.owners(placed)), for_s, placement.epoch)
-            engine.mesh.broadcast(told)
-            if share is None:
-                placement.tell(domain, placement.owners(placed), until_s)
-        self._waiting.pop(domain, None)
-        jobs = [job for job in waiting.jobs if job.state != ENDED]
-        if share is None:
-            owners = placement.owners(placed)
-            for number, job in enumerate(jobs):
-                self._move(job, owners[number % len(owners)])
-            return
-        site = self._site(placed, name, hosts)
-        if len(self._known) >= DOMAINS_MAX:
-            del self._known[next(iter(self._known))]
-        self._known[domain] = (site, until_s)
-        for job in jobs:
-            site.push(job)
+        if error is not None and self._waiting.get(domain) is waiting:
+            self._failed(domain, waiting, error)
 
     async def _resolve(self, domain: str) -> tuple[Placed, str, MailHosts | None, float]:
         placement = self._engine.placement
@@ -106,11 +109,37 @@ class Domains:
             return placed, ",".join(f"{host}:{port}" for host, port in placed.route.hosts), None, FOREVER
         hosts = await self._engine.resolver.mail_hosts(domain)
         name = site_name(hosts.names)
-        return placement.decided(domain) or placement.by_mx(hosts.names, name), name, hosts, hosts.expires_s
+        return placed or placement.by_mx(hosts.names, name), name, hosts, hosts.expires_s
+
+    def _found(
+        self, domain: str, waiting: _Waiting, placed: Placed, name: str, hosts: MailHosts | None, until_s: float
+    ) -> None:
+        engine = self._engine
+        placement = engine.placement
+        owners = placement.owners(placed)
+        is_ours = placement.share(placed) is not None
+        if until_s != FOREVER and placement.decided(domain) is None and placement.asker(domain) == placement.me:
+            told = frames.Told(domain, list(owners), until_s - engine.loop.time(), placement.epoch)
+            engine.mesh.broadcast(told)
+            if not is_ours:
+                placement.tell(domain, owners, until_s)
+        site = self._site(placed, name, hosts) if is_ours else None
+        del self._waiting[domain]
+        jobs = [job for job in waiting.jobs if job.state == WAITING]
+        if site is None:
+            self._move_all(jobs, owners)
+            return
+        if len(self._known) >= DOMAINS_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[domain] = (site, until_s)
+        if len(jobs) == 1:
+            site.push(jobs[0])
+        else:
+            site.push_all(jobs)
 
     def _failed(self, domain: str, waiting: _Waiting, error: ResolveError) -> None:
         engine = self._engine
-        waiting.jobs = [job for job in waiting.jobs if job.state != ENDED]
+        waiting.jobs = [job for job in waiting.jobs if job.state == WAITING]
         if error.permanent:
             del self._waiting[domain]
             for job in waiting.jobs:
@@ -118,27 +147,18 @@ class Domains:
             return
         now_s = engine.loop.time()
         waiting.backoff.failed(now_s, engine.random.random())
-        wait_s = max(0.0, waiting.backoff.until_s - now_s)
-        retry = engine.placement.policies.default.retry
-        for job in waiting.jobs:
-            job.expires_s = job.expires_s or job.accepted_s + (job.own_expire_s or retry.expire_s)
+        wait_s = max(FAILED_TTL_S, waiting.backoff.until_s - now_s)  # for so long the resolver would say the same
+        waiting.timer = engine.loop.call_later(wait_s, self._again, domain, waiting)
         if waiting.jobs:
             engine.fates.tell_delay(waiting.jobs[0], "dns", error.reply, None, None, wait_s)
-        engine.loop.call_later(wait_s, self._again, domain)
 
-    def _again(self, domain: str) -> None:
-        waiting = self._waiting.get(domain)
-        if waiting is None:
-            return
-        now_s = self._engine.clock.wall_s()
-        for job in waiting.jobs:
-            if job.state != ENDED and job.expires_s <= now_s:
-                self._engine.fates.expire(job)
-        waiting.jobs = [job for job in waiting.jobs if job.state != ENDED]
-        if not waiting.jobs:
-            del self._waiting[domain]
-        elif waiting.task is None:
+    def _again(self, domain: str, waiting: _Waiting) -> None:
+        waiting.timer = None
+        waiting.jobs = [job for job in waiting.jobs if job.state == WAITING]
+        if waiting.jobs:
             self._begin(domain, waiting)
+        else:
+            del self._waiting[domain]
 
     def _site(self, placed: Placed, name: str, hosts: MailHosts | None) -> Site:
         engine = self._engine
@@ -147,35 +167,59 @@ class Domains:
         if site is not None and not site.is_closed:
             site.hosts = hosts or site.hosts
             return site
+        is_claimed = engine.placement.epoch > engine.first_epoch
         destination = self.destinations.get(placed.key)
         if destination is None:
             share = engine.placement.share(placed)
             assert share is not None, "only an owner has a site"
-            destination = self.destinations[placed.key] = Destination(engine, placed, share)
+            destination = self.destinations[placed.key] = Destination(engine, placed, share, is_claimed)
         site = self.sites[key] = destination.sites[name] = Site(destination, name, hosts)
-        if engine.placement.epoch > engine.first_epoch:
-            engine.claim(site)
+        if is_claimed:
+            engine.handover.claim(destination, [site])
         return site
 
-    def _move(self, job: Job, owner: int) -> None:
-        """This job's destination is another worker's."""
-        engine = self._engine
-        loaded = engine.store.load(job.seq)
-        if loaded is None:
-            engine.ended(job)
+    def drop(self, site: Site) -> None:
+        """A site is used no more: it closes, and its destination where that was its last one."""
+        destination = site.destination
+        self.sites.pop((destination.key, site.name), None)
+        destination.sites.pop(site.name, None)
+        site.close()
+        if not destination.sites:
+            destination.close()
+            self.destinations.pop(destination.key, None)
+
+    def _move_all(self, jobs: Sequence[Job], owners: Sequence[int]) -> None:
+        """The destination of these jobs is another worker's: their items go there, no job is left here."""
+        todo = deque((job.seq, job.parts) for job in jobs)
+        for job in jobs:
+            self._engine.ended(job)
+        self._move_some(todo, owners)
+
+    def _move_some(self, todo: deque[tuple[int, Sequence[int]]], owners: Sequence[int]) -> None:
+        batch = [todo.popleft() for _ in range(min(len(todo), MOVED_AT_ONCE))]
+        if not batch:
             return
-        states = {part.part: PartState(part.due_s, part.note) for part in loaded.parts}
-        parts = tuple(part for part in job.parts if part in states)
-        envelope = engine.envelope_of(loaded)
-        engine.ended(job)
-        engine.mover.move(job.seq, parts, envelope, [states[part] for part in parts], owner)
+        engine = self._engine
+
+        def loaded(items: list[Loaded]) -> None:
+            found = {item.seq: item for item in items}
+            for seq, wanted in batch:
+                item = found.get(seq)
+                if item is None:
+                    continue  # the store has set it aside
+                states = {part.part: PartState(part.due_s, part.note) for part in item.parts}
+                parts = tuple(part for part in wanted if part in states)
+                if parts:
+                    owner = owners[seq % len(owners)]
+                    engine.mover.move(seq, parts, engine.envelope_of(item), [states[part] for part in parts], owner)
+            self._move_some(todo, owners)
+
+        engine.store.load_soon(list({seq: None for seq, _ in batch}), loaded)
 
     def take_waiting(self) -> list[Job]:
         """All jobs whose domain is not resolved, to route them anew; their look-ups go on for nobody."""
-        jobs = [job for waiting in self._waiting.values() for job in waiting.jobs if job.state != ENDED]
-        for waiting in self._waiting.values():
-            if waiting.task is not None:
-                waiting.task.cancel()
+        jobs = [job for waiting in self._waiting.values() for job in waiting.jobs if job.state == WAITING]
+        self.close()
         self._waiting.clear()
         return jobs
 
@@ -183,6 +227,12 @@ class Domains:
         """Every domain whose site is known."""
         return [(domain, site) for domain, (site, _) in self._known.items()]
 
-    def forget_known(self) -> None:
-        """A reload: every domain is placed anew."""
-        self._known.clear()
+    def forget(self, domains: Collection[str]) -> None:
+        """These are placed anew when their next mail comes."""
+        for domain in domains:
+            self._known.pop(domain, None)
+
+    def close(self) -> None:
+        """No more look-ups."""
+        for waiting in self._waiting.values():
+            waiting.cancel()

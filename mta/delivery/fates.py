@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
+import msgspec
+
 from mta.delivery.connection import SourceAddress
-from mta.delivery.job import ENDED, WAITING, Job
+from mta.delivery.job import ENDED, Job
 from mta.delivery.pool import Pool
 from mta.delivery.sites import Site
 from mta.model import envelope as envelopes
@@ -18,7 +20,9 @@ from mta_policies.schema import Retry
 from mta_queue.store import Store
 
 EXPIRED = Reply(554, "5.4.7", "Could not be delivered before it expired")
-TOO_MANY_RECIPIENTS = 452  # RFC 5321 4.5.3.1.10: the others come in another transaction at once
+TOO_MANY_RECIPIENTS = frozenset(
+    {(452, "4.5.3"), (452, ""), (552, "5.5.3")}
+)  # RFC 5321 4.5.3.1.10: the others come in another transaction at once
 
 
 class Plan(Protocol):
@@ -26,6 +30,10 @@ class Plan(Protocol):
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
         """Try these parts again then (Unix seconds)."""
+        ...
+
+    def split(self, job: Job, parts: Sequence[int]) -> Job:
+        """Some recipients of a job as a job of their own; the job itself goes on with the others, or ends."""
         ...
 
     def ended(self, job: Job) -> None:
@@ -55,8 +63,9 @@ class Fates:
         self.expired = 0
         self.uncertain = 0
 
-    def settle(self, pool: Pool, job: Job, outcomes: Sequence[Outcome], way: Way) -> None:
-        """A transaction ended with one outcome for every recipient of the job."""
+    def settle(self, pool: Pool, job: Job, outcomes: Sequence[Outcome], way: Way, was_used: bool) -> None:
+        """A transaction ended with one outcome for every recipient of the job; `was_used`: it was not the first of its
+        connection."""
         if len(outcomes) == 1:
             outcome = outcomes[0]
             if type(outcome) is Delivered:
@@ -69,39 +78,38 @@ class Fates:
             alike.setdefault(outcome, []).append(part)
         some_delivered = any(type(outcome) is Delivered for outcome in alike)
         again: list[int] = []
+        is_next = True
         for outcome, parts in alike.items():
             if isinstance(outcome, Delivered):
                 self.delivered += len(parts)
                 self._end(job, parts, "delivered", outcome.reply, outcome.stage, job.attempts + 1, way)
+            elif some_delivered and _is_too_many(outcome):
+                again += parts
             elif isinstance(outcome, Bounced):
                 self.bounced += len(parts)
                 attempt = job.attempts + outcome.from_peer
                 self._end(job, parts, "bounced", outcome.reply, outcome.stage, attempt, way)
-            elif outcome.reply.code == TOO_MANY_RECIPIENTS and outcome.stage == "rcpt" and some_delivered:
-                again += parts
-            elif _is_attempt(outcome):
+            elif _is_attempt(outcome, was_used):
                 self._put_off(job, parts, outcome, way, pool.retry)
             else:
                 self._tell_deferred(job, parts, outcome, way)
                 again += parts
-        if again:
-            rest = job if len(again) == len(job.parts) else job.part(again)
-            rest.state = WAITING
-            if rest is not job:
-                self._plan.ended(job)
-            if pool.site.is_closed:
-                pool.site.destination.engine.route(rest)
-            else:
-                pool.lane.push_front(rest.priority, rest)
-        else:
+                is_next = was_used  # on a new connection another message may have better luck
+        if not again:
             self._plan.ended(job)
+            return
+        rest = job
+        if len(again) < len(job.parts):
+            rest = self._plan.split(job, again)
+            self._plan.ended(job)
+        pool.take_back(rest, is_next)
 
     def _end(
         self, job: Job, parts: Sequence[int], event: FateKind, reply: Reply, stage: str, attempt: int, way: Way
     ) -> None:
         fate = Fate(event, self._clock.wall_s(), reply, stage, attempt, 0.0, way)
+        envelope = job.envelope or self._envelope(job)  # before it is finished: a dead item cannot be read any more
         self._store.finish(job.seq, parts, encode_note(fate))
-        envelope = self._envelope(job)
         if envelope is not None:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
@@ -170,14 +178,25 @@ class Fates:
         if job.envelope is not None:
             return job.envelope
         loaded = self._store.load(job.seq)
-        return envelopes.decode(loaded.meta) if loaded is not None else None
+        try:
+            return envelopes.decode(loaded.meta) if loaded is not None else None
+        except msgspec.DecodeError:
+            return None
 
 
-def _is_attempt(outcome: Deferred) -> bool:
+def _is_too_many(outcome: Outcome) -> bool:
+    reply = outcome.reply
+    return outcome.stage == "rcpt" and (reply.code, reply.enhanced) in TOO_MANY_RECIPIENTS
+
+
+def _is_attempt(outcome: Deferred, was_used: bool) -> bool:
     """Whether the other side answered about this message, so that it uses up the schedule.
 
-    Whoever got as far as RCPT had an answer to MAIL.
+    Whoever got as far as RCPT had an answer to MAIL. A 421 to MAIL on a connection that took mail before is about the
+    connection (RFC 5321 3.8); to the first MAIL of one it may well be about the message.
     """
     if outcome.stage not in COUNTED_STAGES:
         return False
-    return outcome.from_peer or outcome.stage != "mail"
+    if outcome.stage == "mail":
+        return outcome.from_peer and not (was_used and outcome.reply.code == 421)
+    return True

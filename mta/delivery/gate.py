@@ -1,8 +1,8 @@
 """Gates: limits that several pools share, and the order in which pools pass.
 
 A provider's limits hold over all its sites, and a source's over all the sites of a provider. A pool that finds such
-a limit reached waits here; when there is room the pool with the most urgent mail goes next, alike ones in turn. Idle
-connections to one site make room for another site's mail.
+a limit reached waits here; when there is room the pool with the most urgent mail goes next, alike ones in turn.
+Connections that have nothing to do, or had their turn, make room for another site's mail: as many as pools wait.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mta_queue.timetable import Lane
+
+TIMER_SLACK_S = 0.001  # a timer is not set anew for less
 
 
 class Waiter(Protocol):
@@ -25,9 +27,9 @@ class Waiter(Protocol):
 
 
 class Idler(Protocol):
-    """An idle connection, as a gate knows it."""
+    """A connection, as a gate knows it."""
 
-    def quit(self) -> None:
+    def leave(self) -> None:
         """Say goodbye; its place is free when the peer has closed."""
         ...
 
@@ -42,7 +44,10 @@ class Gate:
         self._loop = loop
         self._ask = ask
         self._waiters: Lane[tuple[int, Waiter]] = Lane()
+        self.waiting = 0
+        """How many pools wait."""
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._idle: dict[Idler, None] = {}
         self._leaving: set[Idler] = set()
         self._is_waking = False
@@ -58,12 +63,12 @@ class Gate:
 
     def stops(self, pool: Waiter, priority: int, now_s: float, granted: "Gate | None") -> bool:
         """Whether a pool has to wait here; if so it is queued and will be `granted`."""
-        wait_s = 0.0
-        if granted is self or self.head_priority() < priority:
-            wait_s = self._ask(now_s)
-            if wait_s <= 0:
-                return False
-        if pool.waits.get(self) != priority:
+        wait_s = self._ask(now_s)
+        if wait_s <= 0 and (granted is self or self.head_priority() < priority):
+            return False
+        waits = pool.waits.get(self)
+        if waits != priority:
+            self.waiting += waits is None
             pool.waits[self] = priority
             self._waiters.push(priority, (priority, pool))
         self._arrange(wait_s)
@@ -71,20 +76,24 @@ class Gate:
 
     def leave(self, pool: Waiter) -> None:
         """A pool has nothing to send any more."""
-        pool.waits.pop(self, None)
+        if pool.waits.pop(self, None) is not None:
+            self.waiting -= 1
 
     def _arrange(self, wait_s: float) -> None:
+        """Somebody waits: have him woken."""
         if wait_s == math.inf:
-            if self._idle and not self._leaving:
-                self._make_room()
-        elif self._timer is None and not self._is_waking:
+            while self._idle and len(self._leaving) < self.waiting:
+                connection = next(iter(self._idle))
+                self.leaving(connection)
+                connection.leave()
+        elif not self._is_waking:
+            at_s = self._loop.time() + wait_s
+            if self._timer is not None:
+                if self._timer_s <= at_s + TIMER_SLACK_S:
+                    return
+                self._timer.cancel()
+            self._timer_s = at_s
             self._timer = self._loop.call_later(wait_s, self._on_timer)
-
-    def _make_room(self) -> None:
-        idler = next(iter(self._idle))
-        del self._idle[idler]
-        self._leaving.add(idler)
-        idler.quit()
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -92,39 +101,63 @@ class Gate:
 
     def wake(self) -> None:
         """There may be room: let waiting pools pass, the most urgent first, as long as there is."""
-        if self._is_waking or not self._waiters:
+        if self._is_waking or not self.waiting:
             return
         self._is_waking = True
         wait_s = 0.0
         try:
-            for _ in range(len(self._waiters)):
-                if self.head_priority() < 0:
-                    return
+            for _ in range(self.waiting):  # one that comes back waits for the next time: nobody spins here
                 wait_s = self._ask(self._loop.time())
-                if wait_s > 0:
+                if wait_s > 0 or self.head_priority() < 0:
                     break
                 _, pool = self._waiters.pop()
-                del pool.waits[self]
+                self.leave(pool)
                 pool.granted(self)
         finally:
             self._is_waking = False
-        if self.head_priority() >= 0:
-            self._arrange(wait_s)
+            if self.waiting:
+                self._arrange(wait_s)
+
+    # connections
+
+    def wants(self, pool: Waiter, priority: int, had_turn: bool, now_s: float) -> bool:
+        """Whether a connection of a pool, whose next mail has this priority, should make room after its transaction.
+
+        It should for more urgent mail, and, once it `had_turn`, for mail as urgent as its own.
+        """
+        head = self.head_priority()
+        if head < 0 or head < priority or (head == priority and not had_turn):
+            return False
+        others = self.waiting - (self in pool.waits)
+        return len(self._leaving) < others and self._ask(now_s) == math.inf
 
     def idle(self, connection: Idler) -> None:
-        """A connection has nothing to do: it may have to make room."""
+        """A connection may have to make room from now on."""
         self._idle[connection] = None
-        if not self._leaving and self.head_priority() >= 0 and self._ask(self._loop.time()) == math.inf:
-            self._make_room()
+        if self.waiting:
+            self._arrange_room()
+
+    def _arrange_room(self) -> None:
+        if self.head_priority() >= 0 and self._ask(self._loop.time()) == math.inf:
+            self._arrange(math.inf)
 
     def busy(self, connection: Idler) -> None:
-        """A connection works again, or is leaving by itself."""
+        """It works again."""
         self._idle.pop(connection, None)
 
-    def gone(self, connection: Idler) -> None:
-        """A connection closed."""
+    def leaving(self, connection: Idler) -> None:
+        """It is closing: its place will be free by itself."""
+        self._idle.pop(connection, None)
+        self._leaving.add(connection)
+
+    def forget(self, connection: Idler) -> None:
+        """It passes here no more."""
         self._idle.pop(connection, None)
         self._leaving.discard(connection)
+
+    def gone(self, connection: Idler) -> None:
+        """It is closed."""
+        self.forget(connection)
         self.wake()
 
     def close(self) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from mta.model.envelope import Envelope
 
 WAITING, LOADING, SENDING, ENDED = range(4)
-"""In a lane; being read back; in a transaction; delivered, put off or given up (lanes drop it when they meet it)."""
+"""In a lane, or for its domain; being read back; in a transaction; delivered, put off or given up (lanes drop it when
+they meet it)."""
 
 
 class Job:
@@ -18,10 +19,14 @@ class Job:
     __slots__ = (
         "accepted_s",
         "attempts",
+        "charge_bytes",
         "content",
         "domain",
         "envelope",
         "expires_s",
+        "expiry_step",
+        "is_mixed",
+        "is_watched",
         "own_expire_s",
         "parts",
         "prefer_host",
@@ -46,6 +51,8 @@ class Job:
         self.parts = parts
         self.domain = domain
         """The recipients' domain, or the first one's where a transaction mixes domains of a site."""
+        self.is_mixed = False
+        """Its recipients are of several domains."""
         self.priority = envelope.priority
         self.attempts = attempts
         """How often the other side has answered about these recipients."""
@@ -60,14 +67,23 @@ class Job:
         """Unix seconds; 0 until a policy is known."""
         self.envelope: Envelope | None = envelope
         self.content: bytes | None = content
+        self.charge_bytes = 0
+        """What of its content memory counts for this job: jobs of one message share it."""
+        self.is_watched = False
+        """Memory looks after it when it stays."""
+        self.expiry_step = 0
+        """Where `Expiries` has it; 0: nowhere."""
         self.state = WAITING
 
     def part(self, parts: Sequence[int]) -> "Job":
-        """A job for some of the recipients, otherwise alike."""
+        """A job for some of the recipients, otherwise alike; memory does not know it yet."""
         other = Job.__new__(Job)
         for name in Job.__slots__:
             setattr(other, name, getattr(self, name))
         other.parts = parts
+        other.charge_bytes = 0
+        other.is_watched = False
+        other.expiry_step = 0
         other.state = WAITING
         return other
 

@@ -1,131 +1,187 @@
 """What is in memory: content that is about to go out, and how the rest comes back from the disk.
 
 A message that was just accepted goes out from memory. One that waits over a second, or when there is too much, leaves
-memory; its job stays in its lane as a few numbers and is read back when its turn is near.
+memory; its job stays in its lane as a few numbers and is read back when its turn is near. Whatever is cold is watched
+for its expiry.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from mta.delivery.job import ENDED, SENDING, WAITING, Job
+import msgspec
+
+from mta.delivery.expiries import Expiries
+from mta.delivery.job import ENDED, WAITING, Job
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta_queue.store import Loaded, Store
-from mta_queue.timetable import Wheel
 
 WARM_S = 1.0  # mail that flows goes out within this; what waits longer waits for minutes
-EXPIRY_STEP_S = 1.0
+
+Loads = Callable[[Sequence[Job], Sequence[Job]], None]
+"""What is called with jobs that were read back, and those that cannot be read."""
 
 
 class Memory:
-    """Counts resident content and keeps it under a bound."""
+    """Counts resident content and keeps it under a bound.
+
+    A job that is alive and has its envelope or content in memory is in `_watched` or `_aside`, once.
+    """
 
     def __init__(self, store: Store, clock: Clock, bytes_max: int) -> None:
         self._store = store
         self._clock = clock
         self.bytes_max = bytes_max
         self.resident_bytes = 0
-        self._resident: deque[tuple[float, Job]] = deque()
-        self._expiries: Wheel[Job] = Wheel(EXPIRY_STEP_S, clock.wall_s())
+        self._watched: deque[tuple[float, Job]] = deque()
+        self._aside: list[Job] = []
+        self._expiries = Expiries()
 
-    def add(self, job: Job, now_s: float) -> None:
-        """A new job, usually with its content in memory."""
-        self._resident.append((now_s, job))
-        content = job.content
-        if content is not None:
-            self.resident_bytes += len(content)
+    def add(self, job: Job, now_s: float, charge_bytes: int) -> None:
+        """A new job, usually with its content in memory, of which it is charged so much."""
+        job.is_watched = True
+        self._watched.append((now_s, job))
+        if charge_bytes:
+            job.charge_bytes = charge_bytes
+            self.resident_bytes += charge_bytes
             if self.resident_bytes > self.bytes_max:
                 self._shrink()
 
-    def split(self, job: Job, part: Job) -> None:
-        """A job became several: each counts its content."""
-        if part.content is not None:
-            self.resident_bytes += len(part.content)
-            self._resident.append((self._clock.monotonic_s(), part))
+    def split(self, job: Job, part: Job, now_s: float) -> None:
+        """Some recipients of a job became a job of their own: they share its content, and what is charged for it."""
+        part.charge_bytes = job.charge_bytes * len(part.parts) // len(job.parts)
+        job.charge_bytes -= part.charge_bytes
+        self._watch(part, now_s)
+
+    def keep(self, job: Job, content: bytes, now_s: float) -> None:
+        """A job's content was read back."""
+        assert job.content is None, "a job is charged once"
+        job.content = content
+        job.charge_bytes = len(content)
+        self.resident_bytes += len(content)
+        self._watch(job, now_s)
 
     def drop(self, job: Job) -> None:
         """A job ended or leaves memory."""
-        if job.content is not None:
-            self.resident_bytes -= len(job.content)
-            job.content = None
+        self.resident_bytes -= job.charge_bytes
+        job.charge_bytes = 0
+        job.content = None
+        if job.expiry_step:
+            self._expiries.forget(job)
 
-    def cool(self, job: Job) -> None:
+    def watch(self, job: Job) -> None:
+        """A job's expiry became known or changed: where it is cold, nobody but this looks at the time."""
+        if job.envelope is None and job.expires_s:
+            self._expiries.watch(job)
+
+    def _watch(self, job: Job, now_s: float) -> None:
+        if not job.is_watched:
+            job.is_watched = True
+            self._watched.append((now_s, job))
+
+    def _cool(self, job: Job) -> None:
         """Keep only what a lane needs."""
         self.drop(job)
         job.cool()
-        if job.expires_s:
-            self._expiries.add(job.expires_s, job)
+        self.watch(job)
 
     def _shrink(self) -> None:
-        resident = self._resident
-        while resident and self.resident_bytes > self.bytes_max:
-            _, job = resident.popleft()
-            if job.state == WAITING and job.content is not None:
-                self.cool(job)
+        """Too much: let the longest waiting go. What is being sent stays, and is looked at with the next sweep."""
+        watched = self._watched
+        while watched and self.resident_bytes > self.bytes_max:
+            _, job = watched.popleft()
+            if job.state == WAITING:
+                job.is_watched = False
+                self._cool(job)
+            elif job.state != ENDED:
+                self._aside.append(job)
 
     def sweep(self, now_s: float) -> None:
         """Let go what has waited over a second; called a few times a second."""
-        resident = self._resident
+        watched = self._watched
         before_s = now_s - WARM_S
-        while resident and resident[0][0] < before_s:
-            _, job = resident.popleft()
+        stays = []
+        while watched and watched[0][0] < before_s:
+            _, job = watched.popleft()
             if job.state == WAITING:
-                if job.envelope is not None:
-                    self.cool(job)
+                job.is_watched = False
+                self._cool(job)
             elif job.state != ENDED:
-                resident.append((now_s, job))
+                stays.append(job)
+        aside, self._aside = self._aside, []
+        watched.extend((now_s, job) for job in stays)
+        watched.extend((now_s, job) for job in aside if job.state != ENDED)
 
-    def expired(self) -> list[Job]:
-        """Cold jobs whose time is over."""
-        return [job for job in self._expiries.advance(self._clock.wall_s()) if job.state == WAITING]
+    def expired(self, jobs_max: int) -> list[Job]:
+        """Cold jobs whose time is over, at most so many."""
+        return [job for job in self._expiries.expired(self._clock.wall_s(), jobs_max) if job.state == WAITING]
 
-    def load(self, jobs: Sequence[Job], done: Callable[[Sequence[Job]], None]) -> None:
-        """Bring envelopes and the first contents back; `done` is called with the same jobs.
+    # back from the disk
 
-        A job whose item cannot be read any more is ended: the store has set it aside.
-        """
-        seqs = [job.seq for job in jobs]
+    def load_envelopes(self, jobs: Sequence[Job], now_s: float, done: Loads) -> None:
+        """Bring the envelopes of cold jobs back."""
 
-        def envelopes_loaded(loaded: list[Loaded]) -> None:
-            metas = {item.seq: item.meta for item in loaded}
+        def loaded(items: list[Loaded]) -> None:
+            metas = {item.seq: item.meta for item in items}
+            ready: list[Job] = []
+            lost: list[Job] = []
             for job in jobs:
-                meta = metas.get(job.seq)
-                if meta is None:
-                    job.state = ENDED
-                else:
-                    job.envelope = envelopes.decode(meta)
-            self._load_contents(deque(job for job in jobs if job.state != ENDED), lambda: done(jobs))
+                try:
+                    job.envelope = envelopes.decode(metas[job.seq])
+                    self._watch(job, now_s)
+                    ready.append(job)
+                except (KeyError, msgspec.DecodeError):
+                    lost.append(job)
+            done(ready, lost)
 
-        self._store.load_soon(seqs, envelopes_loaded)
+        self._store.load_soon([job.seq for job in jobs], loaded)
 
-    def _load_contents(self, todo: deque[Job], done: Callable[[], None]) -> None:
-        """Contents follow one after another while there is room for them, at least one."""
-        now_s = self._clock.monotonic_s()
+    def load(self, jobs: Sequence[Job], now_s: float, done: Loads) -> None:
+        """Bring envelopes back, and contents while there is room for them, at least one."""
+
+        def loaded(ready: Sequence[Job], lost: Sequence[Job]) -> None:
+            _Contents(self, self._store, ready, list(lost), now_s, done).go_on()
+
+        self.load_envelopes(jobs, now_s, loaded)
+
+
+class _Contents:
+    """Contents of some jobs, read one after another."""
+
+    __slots__ = ("_done", "_lost", "_memory", "_now_s", "_ready", "_store", "_todo")
+
+    def __init__(
+        self, memory: Memory, store: Store, jobs: Sequence[Job], lost: list[Job], now_s: float, done: Loads
+    ) -> None:
+        self._memory = memory
+        self._store = store
+        self._todo = deque(jobs)
+        self._ready: list[Job] = []
+        self._lost = lost
+        self._now_s = now_s
+        self._done = done
+
+    def go_on(self) -> None:
+        todo, memory, store = self._todo, self._memory, self._store
         while todo:
-            job = todo[0]
-            content = self._store.content_now(job.seq)
+            seq = todo[0].seq
+            if self._ready and memory.resident_bytes + store.content_size(seq) > memory.bytes_max:
+                break
+            content = store.content_now(seq)
             if content is None:
-
-                def read(content: bytes | None) -> None:
-                    if content is None:
-                        todo.popleft().state = ENDED
-                    else:
-                        self._keep(todo.popleft(), content, now_s)
-                    self._load_contents(todo, done)
-
-                self._store.content_soon(job.seq, read)
+                store.content_soon(seq, self._read)
                 return
-            todo.popleft()
-            self._keep(job, content, now_s)
-        done()
+            self._take(content)
+        self._done([*self._ready, *todo], self._lost)
 
-    def _keep(self, job: Job, content: bytes, now_s: float) -> None:
-        job.content = content
-        self.resident_bytes += len(content)
-        self._resident.append((now_s, job))
+    def _read(self, content: bytes | None) -> None:
+        if content is None:
+            self._lost.append(self._todo.popleft())
+        else:
+            self._take(content)
+        self.go_on()
 
-    def loaded_in_place(self, job: Job, content: bytes) -> None:
-        """Content that was read without waiting, for a job that is sent at once."""
-        job.content = content
-        self.resident_bytes += len(content)
-        assert job.state != SENDING, "read before it is sent"
+    def _take(self, content: bytes) -> None:
+        job = self._todo.popleft()
+        self._memory.keep(job, content, self._now_s)
+        self._ready.append(job)

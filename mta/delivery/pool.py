@@ -1,31 +1,36 @@
 """A pool: what waits for one site from one source, and the connections that it goes out over.
 
 `pump` is called whenever something may have become possible: mail came, a connection is ready, a limit has room
-again. It sends while it can and arranges to be called when it cannot. Connections are kept open and never serve
-another site.
+again. It sends while it can and arranges to be called when it cannot: by a timer (rates, a site that is down), a gate
+(limits shared with other pools), `gone` (a connection's place is free), the backlog (mail read back) or the search for
+a host. Connections are kept open and never serve another site.
 """
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mta.delivery.backoff import Backoff
-from mta.delivery.channel import Channel, TlsMode
-from mta.delivery.connection import SourceAddress
+from mta.delivery.backlog import Backlog
+from mta.delivery.backoff import Backoff, health_of
+from mta.delivery.channel import Channel
+from mta.delivery.connection import SourceAddress, Target
 from mta.delivery.gate import Gate
-from mta.delivery.job import ENDED, LOADING, SENDING, WAITING, Job
+from mta.delivery.job import SENDING, WAITING, Job
+from mta.delivery.targets import Targets
 from mta.model.outcome import Delivered, Outcome, Reply
 from mta.resolve.errors import ResolveError
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
-from mta_queue.timetable import Lane
 
 if TYPE_CHECKING:
     from mta.delivery.sites import Site
 
-LOADED_AHEAD = 32  # cold jobs that one visit to the disk brings back
-TARGETS_MAX = 5  # addresses that one attempt to connect tries (THREATS: a thousand MX)
+OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
+TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while (THREATS: a thousand MX)
+TURN_S = 5.0  # so long a connection is kept while other sites of the provider wait for its place
+
+_UNKNOWN = ("connect", Reply(451, "4.4.1", "no host could be reached"))
 
 
 class Pool:
@@ -34,25 +39,35 @@ class Pool:
     def __init__(self, site: "Site", source: SourceAddress) -> None:
         self.site = site
         self.source = source
-        self.lane: Lane[Job] = Lane()
-        self.idle: list[Channel] = []
-        self.channels: set[Channel] = set()
-        self.waits: dict[Gate, int] = {}
-        self.backoff = Backoff()
-        self.opening = 0
         self._engine = site.destination.engine
         self._loop = self._engine.loop
-        self._is_loading = False
+        self._backlog = Backlog(self._engine, self._loaded)
+        self.lane = self._backlog.lane
+        self.idle: list[Channel] = []
+        """Ready and without a job; the one used last is used next."""
+        self.channels: set[Channel] = set()
+        """All that count."""
+        self.opening = 0
+        """How many of them may still become ready."""
+        self.waits: dict[Gate, int] = {}
+        self.backoff = Backoff()
+        self.is_closed = False
+        self.targets = Targets(site)
+        self._finder: asyncio.Task[None] | None = None
+        self._failures_in_row = 0
+        self._failure = _UNKNOWN
+        self._promised: dict[Channel, Job] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
-        self._openers: set[asyncio.Task[None]] = set()
         limits, _, self.retry = site.destination.policy.for_source(source.name)
-        self.limits: Limits = limits
         self.meter = Meter(limits, site.destination.share, self._loop.time())
-        self._set_gates()
+        self._set_limits(limits)
 
-    def _set_gates(self) -> None:
+    def _set_limits(self, limits: Limits) -> None:
         destination = self.site.destination
+        self.limits = limits
+        per_transaction, per_connection = limits.recipients_per_transaction, limits.recipients_per_connection
+        self._recipients_max = min(filter(None, (per_transaction, per_connection)), default=0)
         shared = (destination.source_limit(self.source), destination.provider_limit)
         self._shared = shared
         limited = [limit for limit in shared if not limit.meter.is_unlimited]
@@ -60,29 +75,59 @@ class Pool:
         self._connection_gates = [limit.connections for limit in limited]
         self._is_free = not (self.meter.has_rate or self._turn_gates)
 
-    def reload(self) -> None:
-        """The policy changed: take its values, keep what was used of them."""
-        self.limits, _, self.retry = self.site.destination.policy.for_source(self.source.name)
-        self.meter.change(self.limits, self.site.destination.share, self._loop.time())
-        for gate in list(self.waits):
-            gate.leave(self)
-        self._set_gates()
+    def reload(self, source: SourceAddress) -> None:
+        """Policy, share or the source's address changed: take the values, keep what was used of the limits."""
+        self._leave_gates()
+        for gate in self._connection_gates:
+            for channel in self.channels:
+                gate.forget(channel)
+        limits, _, self.retry = self.site.destination.policy.for_source(source.name)
+        self.meter.change(limits, self.site.destination.share, self._loop.time())
+        self._set_limits(limits)
+        for channel in list(self.channels):
+            if channel.is_leaving:
+                self.leaving(channel)
+            elif source != self.source:
+                channel.leave()
+            elif channel in self.idle:
+                self._lend(channel)
+        self.source = source
 
     # mail waits
 
+    def put(self, job: Job) -> None:
+        """A job may go, with the next `pump`."""
+        job.expires_s = job.accepted_s + (job.own_expire_s or self.retry.expire_s)
+        if job.envelope is None:
+            self._engine.memory.watch(job)
+        self.lane.push(job.priority, job)
+
     def push(self, job: Job) -> None:
         """A job may go."""
-        job.expires_s = job.accepted_s + (job.own_expire_s or self.retry.expire_s)
-        most = self.limits.recipients_per_transaction
-        if most and len(job.parts) > most:
-            for at in range(0, len(job.parts), most):
-                part = job.part(job.parts[at : at + most])
-                self._engine.memory.split(job, part)
-                self.lane.push(job.priority, part)
-            job.state = ENDED
+        self.put(job)
+        self.pump()
+
+    def take_back(self, job: Job, is_next: bool) -> None:
+        """A job that was sent or promised and is still to go; `is_next`: before all others."""
+        job.state = WAITING
+        if self.is_closed:
+            self._engine.route(job)
+        elif is_next:
+            self.lane.push_front(job.priority, job)
         else:
             self.lane.push(job.priority, job)
-        self.pump()
+
+    def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take out what waits and is wanted (None: everything): it goes another way."""
+        return self._backlog.take_jobs(wanted)
+
+    def _loaded(self, jobs: Sequence[Job]) -> None:
+        if self.is_closed:
+            for job in jobs:
+                self._engine.route(job)
+        else:
+            self._backlog.give_back(jobs)
+            self.pump()
 
     def granted(self, gate: Gate) -> None:
         """A shared limit has room for this pool."""
@@ -90,294 +135,309 @@ class Pool:
 
     def pump(self, granted: Gate | None = None) -> None:
         """Send while it is possible."""
-        lane, site = self.lane, self.site
-        if not lane or site.is_closed or site.is_held:
+        lane = self.lane
+        if not lane or self.is_closed or self.site.holds:
             return
         now_s = self._loop.time()
+        idle = self.idle
         while lane:
             if not self._is_free:
                 wait_s = self.meter.transaction_wait_s(now_s)
                 if wait_s > 0:
                     self._wake_in(wait_s, now_s)
                     return
-                if self._turn_gates:
-                    priority = lane.head_priority()
-                    for gate in self._turn_gates:
-                        if gate.stops(self, priority, now_s, granted):
-                            return
-            if not self.idle:
+            if not idle:
                 self._open(now_s, granted)
+                break
+            if self._turn_gates and self._is_stopped(self._turn_gates, now_s, granted):
                 return
-            job = self._next_job()
+            job = self._backlog.next(self._recipients_max, now_s)
             if job is None:
-                return
-            channel = self._channel_for(job, now_s)
-            if channel is None:
-                lane.push_front(job.priority, job)
-                return
+                break
+            if job.prefer_host:
+                channel = self._at_host(job, now_s)
+                if channel is None:
+                    if lane.peek() is job:
+                        break
+                    continue
+            elif self.limits.recipients_per_connection:
+                channel = self._with_room(job)
+                if channel is None:
+                    continue
+            else:
+                channel = idle.pop()
+            for gate in self._connection_gates:
+                gate.busy(channel)
             if not self._is_free:
                 self.meter.transaction(now_s)
                 for limit in self._shared:
                     limit.meter.transaction(now_s)
             self._send(channel, job)
             granted = None
+        if not lane and self.waits:
+            self._leave_gates()
 
-    def _next_job(self) -> Job | None:
-        """The next job with its content in memory; None where none can go now."""
-        lane, engine = self.lane, self._engine
-        while lane:
-            job = lane.pop()
-            if job.state == ENDED:
-                continue
-            if job.expires_s <= engine.clock.wall_s():
-                engine.fates.expire(job)
-                continue
-            if job.content is not None:
-                return job
-            if job.envelope is not None:
-                content = engine.store.content_now(job.seq)
-                if content is not None:
-                    engine.memory.loaded_in_place(job, content)
-                    return job
-            if self._is_loading:
-                lane.push_front(job.priority, job)
-                return None
-            self._load(job)
+    def _is_stopped(self, gates: Sequence[Gate], now_s: float, granted: Gate | None) -> bool:
+        priority = self.lane.head_priority()
+        return any(gate.stops(self, priority, now_s, granted) for gate in gates)
+
+    def _leave_gates(self) -> None:
+        for gate in list(self.waits):
+            gate.leave(self)
+
+    def _with_room(self, job: Job) -> Channel | None:
+        """An idle connection that may take so many recipients more; None: the job is back in the lane."""
+        channel = self.idle.pop()
+        if not channel.recipients or channel.recipients + len(job.parts) <= self.limits.recipients_per_connection:
+            return channel
+        self.lane.push_front(job.priority, job)
+        channel.leave()
         return None
 
-    def _head(self) -> Job | None:
-        """The next job, still in the lane."""
-        job = self.lane.peek()
-        while job is not None and job.state == ENDED:
-            self.lane.pop()
-            job = self.lane.peek()
-        return job
-
-    def _load(self, first: Job) -> None:
-        """Bring the next few cold jobs back from the disk; hot ones behind them may pass meanwhile."""
-        self._is_loading = True
-        jobs = [first]
-        while self.lane and len(jobs) < LOADED_AHEAD and self.lane.head_priority() == first.priority:
-            job = self._head()
-            if job is None or job.content is not None:
-                break
-            self.lane.pop()
-            if job.state == WAITING:
-                jobs.append(job)
-        for job in jobs:
-            job.state = LOADING
-        self._engine.memory.load(jobs, self._loaded)
-
-    def _loaded(self, jobs: Sequence[Job]) -> None:
-        self._is_loading = False
-        for job in reversed(jobs):
-            if job.state == LOADING:
-                job.state = WAITING
-                if self.site.is_closed:
-                    self._engine.route(job)
-                else:
-                    self.lane.push_front(job.priority, job)
-        self.pump()
-
-    # connections
-
-    def _channel_for(self, job: Job, now_s: float) -> Channel | None:
-        """An idle connection for this job, the one used last first; None: one is being opened."""
-        most = self.limits.recipients_per_connection
-        if not job.prefer_host and not most:
-            return self._not_idle(self.idle.pop())
+    def _at_host(self, job: Job, now_s: float) -> Channel | None:
+        """An idle connection to the host that perhaps has the job; None: one is begun, or the job is back in the lane
+        and waits for the place of a connection that leaves."""
         for channel in reversed(self.idle):
-            if job.prefer_host and channel.target.host != job.prefer_host:
-                continue
-            if most and channel.recipients and channel.recipients + len(job.parts) > most:
-                continue
-            self.idle.remove(channel)
-            return self._not_idle(channel)
-        if job.prefer_host:
-            prefer, job.prefer_host = job.prefer_host, ""  # asked for once: whoever answers then is right
-            if self._may_open(now_s, None, job.priority):
-                self._start_opening(now_s, prefer)
-                return None
-            return self._not_idle(self.idle.pop())
-        self.idle[0].leave()
-        self._open(now_s, None)
+            if channel.target.host == job.prefer_host and not (
+                channel.recipients and self.limits.recipients_per_connection
+            ):
+                self.idle.remove(channel)
+                return channel
+        self.lane.push_front(job.priority, job)
+        if self.opening < OPENING_MAX and self._open_for_head(job, now_s, None):
+            return None
+        if job.prefer_host and self.lane.peek() is job and not any(channel.is_leaving for channel in self.channels):
+            self.idle[0].leave()
         return None
-
-    def _not_idle(self, channel: Channel) -> Channel:
-        for gate in self._connection_gates:
-            gate.busy(channel)
-        return channel
 
     def _send(self, channel: Channel, job: Job) -> None:
         job.state = SENDING
-        channel.send(job)
+        try:
+            channel.send(job)
+        except Exception as error:  # noqa: BLE001 - one message that cannot be sent must not stop all others
+            channel.job = None
+            self._engine.set_aside(job, error)
+            channel.abort()
+
+    # connections
 
     def _open(self, now_s: float, granted: Gate | None) -> None:
         """Open as many connections as there is mail for and limits allow."""
-        while self.opening < len(self.lane):
-            if not self._may_open(now_s, granted, self.lane.head_priority()):
+        while self.opening < OPENING_MAX and self.opening < len(self.lane):
+            job = self._backlog.head()
+            if job is None or not self._open_for_head(job, now_s, granted):
                 return
-            self._start_opening(now_s, "")
             granted = None
 
-    def _may_open(self, now_s: float, granted: Gate | None, priority: int) -> bool:
-        for health in (self.site.backoff, self.backoff):
-            if health.failures:
-                if self.opening or self.channels:
-                    return False
-                wait_s = health.wait_s(now_s)
-                if wait_s > 0:
-                    self._wake_in(wait_s, now_s)
-                    return False
+    def _open_for_head(self, job: Job, now_s: float, granted: Gate | None) -> bool:
+        """Open a connection, if that is possible now; one to the host that the head of the lane prefers is its own."""
+        if not self._is_well(now_s):
+            return False
+        target = self.targets.choose_host(job.prefer_host) if job.prefer_host else None
+        if target is None:
+            if job.prefer_host and not self.targets.is_known(job.prefer_host, now_s):
+                self._find(job.prefer_host)
+                return False
+            job.prefer_host = ""
+            target = self.targets.choose(now_s)
+        if target is None:
+            self._find()
+            return False
+        if not self._may_open(now_s, granted):
+            return False
+        channel = self._begin(target, now_s)
+        if job.prefer_host:
+            self._promised[channel] = self.lane.pop()
+        return True
+
+    def _is_well(self, now_s: float) -> bool:
+        """Whether site and source are up, or may be probed now."""
+        wait_s = max(self.site.backoff.wait_s(now_s), self.backoff.wait_s(now_s))
+        if wait_s > 0:
+            self._wake_in(wait_s, now_s)
+        return wait_s <= 0
+
+    def _may_open(self, now_s: float, granted: Gate | None) -> bool:
         wait_s = self.meter.connection_wait_s(now_s)
         if wait_s > 0:
             self._wake_in(wait_s, now_s)
             return False
-        return not any(gate.stops(self, priority, now_s, granted) for gate in self._connection_gates)
+        return not self._is_stopped(self._connection_gates, now_s, granted)
 
-    def _start_opening(self, now_s: float, prefer_host: str) -> None:
-        for health in (self.site.backoff, self.backoff):
-            health.is_probing = health.failures > 0
+    def _begin(self, target: Target, now_s: float) -> Channel:
+        """A connection that counts from now on until it is `gone`."""
+        channel = Channel(self, target, self.targets.tls_mode(target, now_s), now_s)
         self.opening += 1
-        self._reserve(now_s)
-        task = self._loop.create_task(self._connect(prefer_host))
-        self._openers.add(task)
-        task.add_done_callback(self._openers.discard)
-
-    def _reserve(self, now_s: float) -> None:
+        self.channels.add(channel)
         self.meter.opened(now_s)
         for limit in self._shared:
             limit.meter.opened(now_s)
+        self.site.backoff.begin(channel)
+        self.backoff.begin(channel)
+        channel.open()
+        return channel
 
-    def free(self) -> None:
-        """A connection that was counted is closed, or was never begun."""
-        self.meter.closed()
-        for limit in self._shared:
-            limit.meter.closed()
+    def _find(self, prefer_host: str = "") -> None:
+        if self._finder is None:
+            self._finder = self._loop.create_task(self._find_target(prefer_host))
 
-    async def _connect(self, prefer_host: str) -> None:
-        """Try the site's hosts in order until one is ready; the first try's place is reserved already."""
-        reserved = True
-        tried = 0
-        failure: tuple[str, Reply] | None = None
+    async def _find_target(self, prefer_host: str) -> None:
+        """Look for an address to connect to."""
         try:
-            async for target in self.site.targets(self.source, prefer_host):
-                modes: list[TlsMode] = [self.site.destination.policy.tls]
-                while modes:
-                    if not reserved and not await self._reserve_again():
-                        break
-                    reserved = False
-                    channel = Channel(self, target, modes.pop())
-                    self.channels.add(channel)
-                    opened = await channel.open()
-                    if opened is None:
-                        self._ready(channel)
-                        return
-                    failure = opened
-                    if opened[0] == "starttls" and channel.tls_mode == "opportunistic":
-                        modes.append("none")  # in clear, but never on the connection that failed
-                tried += 1
-                if tried >= TARGETS_MAX or self.site.is_closed:
-                    break
+            found = await self.targets.find(self.source, prefer_host)
         except ResolveError as error:
-            if error.permanent and failure is None:
+            self._finder = None
+            if error.permanent and not self.is_closed:
                 self._engine.fates.bounce_waiting(self, "dns", error.reply)
-                return
-            failure = failure or ("dns", error.reply)
-        finally:
-            self.opening -= 1
-            if reserved:
-                self.free()
-        if failure is not None:
-            self._failed(*failure)
+            else:
+                self._failed("dns", error.reply)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the mail that waits must be looked at again
+            self._finder = None
+            self._engine.report(error)
+            self._failed("local", Reply(451, "4.3.0", "internal error while looking for a host"))
         else:
-            self.pump()
+            self._finder = None
+            if found:
+                self.pump()
+            else:
+                self._failed(*self._failure)
 
-    async def _reserve_again(self) -> bool:
-        """A place for the next host of the same attempt; False where the limits have none soon."""
-        for _ in range(100):
-            now_s = self._loop.time()
-            meters = (self.meter, *(limit.meter for limit in self._shared))
-            wait_s = max(meter.connection_wait_s(now_s) for meter in meters)
-            if wait_s == 0:
-                self._reserve(now_s)
-                return True
-            await asyncio.sleep(0.05 if wait_s == math.inf else min(wait_s, 5.0))
-        return False
-
-    def _ready(self, channel: Channel) -> None:
-        if self.site.is_closed:
+    def ready(self, channel: Channel) -> None:
+        """A connection can take its first message."""
+        self.opening -= 1
+        self._failures_in_row = 0
+        channel.ready_s = channel.idle_since_s = self._loop.time()
+        if self.is_closed or channel.is_leaving:
             channel.leave()
             return
-        self.add_idle(channel)
-        self.pump()
-
-    def add_idle(self, channel: Channel) -> None:
-        """A connection can take the next message."""
-        channel.idle_since_s = self._loop.time()
         self.idle.append(channel)
-        for gate in self._connection_gates:
-            gate.idle(channel)
+        job = self._promised.pop(channel, None)
+        if job is not None:
+            self.lane.push_front(job.priority, job)
+        self.pump()
+        self._lend(channel)
 
-    def _failed(self, stage: str, reply: Reply) -> None:
+    def not_opened(self, channel: Channel, stage: str, reply: Reply) -> None:
+        """A connection did not become ready: try the next address, or leave the site alone when there is none."""
+        now_s = self._loop.time()
+        self.opening -= 1
+        self._no_probe(channel)
+        self._break_promise(channel)
+        self._failure = (stage, reply)
+        if stage == "starttls" and channel.tls_mode == "opportunistic":
+            self.targets.goes_in_clear(channel.target, now_s)
+        elif self.targets.failed(channel.target, now_s):
+            self._failures_in_row += 1
+            if self._failures_in_row >= TARGETS_MAX:
+                self._failed(stage, reply, channel.begun_s)
+                return
+        self.site.pump()
+
+    def _failed(self, stage: str, reply: Reply, begun_s: float = math.inf) -> None:
         """No host of the site could be used: leave it alone for a while. One message tells, the others wait."""
+        self._failures_in_row = 0
         health = self.site.backoff if stage in ("dns", "connect") else self.backoff
         now_s = self._loop.time()
-        health.failed(now_s, self._engine.random.random())
-        self.site.backoff.is_probing = False
-        self.backoff.is_probing = False
-        wait_s = max(0.0, health.until_s - now_s)
-        head = self._head()
-        if head is not None and not self.channels:
+        is_news = health.failed(now_s, self._engine.random.random(), begun_s)
+        head = self._backlog.head() if is_news else None
+        if head is not None and all(channel.is_leaving or channel.is_opening for channel in self.channels):
+            wait_s = max(0.0, health.until_s - now_s)
             self._engine.fates.tell_delay(head, stage, reply, self.site, self.source, wait_s)
-        if health.failures:
-            self._wake_in(wait_s, now_s)
-            self.site.wake_in(wait_s)
+        self.site.pump()
 
-    def done(self, channel: Channel, job: Job, outcomes: list[Outcome], usable: bool) -> None:
+    def _no_probe(self, channel: Channel) -> bool:
+        return self.site.backoff.end(channel) | self.backoff.end(channel)
+
+    def _break_promise(self, channel: Channel) -> None:
+        job = self._promised.pop(channel, None)
+        if job is not None:
+            job.prefer_host = ""
+            self.take_back(job, True)
+
+    def done(self, channel: Channel, job: Job, outcomes: list[Outcome]) -> None:
         """A transaction ended."""
-        if any(map(_is_answer, outcomes)):
-            if self.site.backoff.failures or self.backoff.failures:
-                self.site.backoff.answered()
-                self.backoff.answered()
-                self._loop.call_soon(self.site.pump)
-        elif any(outcome.stage != "local" for outcome in outcomes):
-            self.backoff.failed(self._loop.time(), self._engine.random.random())
-        self._engine.fates.settle(self, job, outcomes, channel.way)
-        if not usable or channel.is_leaving or self._is_used_up(channel):
+        if (
+            len(outcomes) > 1
+            or type(outcomes[0]) is not Delivered
+            or self.site.backoff.failures
+            or self.backoff.failures
+        ):
+            self._judge(channel, outcomes)
+        try:
+            self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)
+        except Exception as error:  # noqa: BLE001 - what one message did must not stop all others
+            self._engine.set_aside(job, error)
+        if channel.is_leaving or self._is_used_up(channel):
             channel.leave()
-        else:
-            self.add_idle(channel)
+            self.pump()
+            return
+        self.idle.append(channel)
         self.pump()
+        if channel.job is None and not channel.is_leaving:
+            channel.idle_since_s = self._loop.time()
+            self._lend(channel)
+
+    def _judge(self, channel: Channel, outcomes: list[Outcome]) -> None:
+        """What outcomes say about the peer's health."""
+        is_well = health_of(outcomes, channel.messages == 1)
+        if is_well:
+            if self.site.backoff.answered(channel.begun_s) | self.backoff.answered(channel.begun_s):
+                self._loop.call_soon(self.site.pump)
+        elif is_well is False:
+            self.backoff.failed(self._loop.time(), self._engine.random.random(), channel.begun_s)
 
     def _is_used_up(self, channel: Channel) -> bool:
-        most = self.limits.messages_per_connection
-        if (most and channel.messages >= most) or self.site.is_closed or self._engine.is_stopping:
+        limits = self.limits
+        if 0 < limits.messages_per_connection <= channel.messages:
+            return True
+        if 0 < limits.recipients_per_connection <= channel.recipients:
+            return True
+        if self.is_closed or self._engine.is_stopping:
             return True
         for gate in self._connection_gates:
-            urgent = gate.head_priority()
-            if urgent >= 0 and urgent > (self.lane.head_priority() if self.lane else -1):
-                return True
+            if gate.waiting:
+                now_s = self._loop.time()
+                if gate.wants(self, self.lane.head_priority(), now_s - channel.ready_s >= TURN_S, now_s):
+                    return True
         return False
 
-    def drop_idle(self, channel: Channel) -> None:
-        """An idle connection is leaving or lost."""
+    def _lend(self, channel: Channel) -> None:
+        """An idle connection may make room for other sites, where it has no mail or had its turn."""
+        if not self._connection_gates or channel.job is not None or channel.is_leaving:
+            return
+        if not self.lane or self._loop.time() - channel.ready_s >= TURN_S:
+            for gate in self._connection_gates:
+                gate.idle(channel)
+
+    def leaving(self, channel: Channel) -> None:
+        """A connection takes no further job."""
         if channel in self.idle:
             self.idle.remove(channel)
-            self._not_idle(channel)
+        for gate in self._connection_gates:
+            gate.leaving(channel)
 
     def gone(self, channel: Channel) -> None:
         """A connection is closed: its place is free."""
         self.channels.discard(channel)
-        self.drop_idle(channel)
-        self.free()
-        for gate in self._connection_gates:
-            gate.gone(channel)
-        self.pump()
+        if channel.is_opening:
+            channel.is_opening = False
+            self.opening -= 1
+        self._break_promise(channel)
+        self.meter.closed()
+        for limit in self._shared:
+            limit.meter.closed()
+        was_probe = self._no_probe(channel)
+        for limit in self._shared:
+            limit.connections.gone(channel)
+        if was_probe:
+            self.site.pump()
+        else:
+            self.pump()
 
     # time
 
     def _wake_in(self, wait_s: float, now_s: float) -> None:
+        """Look again then; where it is inf something else will wake us."""
         if wait_s == math.inf:
             return
         if self._timer is not None:
@@ -391,51 +451,39 @@ class Pool:
         self._timer = None
         self.pump()
 
-    def sweep(self, idle_before_s: float) -> None:
-        """Say goodbye on connections that had nothing to do since that time."""
-        for channel in [channel for channel in self.idle if channel.idle_since_s < idle_before_s]:
-            channel.leave()
+    def sweep(self, now_s: float, idle_before_s: float) -> None:
+        """Say goodbye on connections that had nothing to do since that time, but not while mail waits for its turn."""
+        for channel in list(self.idle):
+            if channel.idle_since_s < idle_before_s and not self.waits:
+                channel.leave()
+            else:
+                self._lend(channel)
+        self.targets.sweep(now_s)
 
     @property
     def is_unused(self) -> bool:
         """Nothing waits, nothing is open."""
-        return not (self.lane or self.channels or self.opening or self._is_loading)
-
-    def close(self) -> None:
-        """Leave: idle connections say goodbye, busy ones after their transaction."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for gate in list(self.waits):
-            gate.leave(self)
-        for channel in list(self.channels):
-            channel.leave()
-
-    def abort(self) -> None:
-        """Cut off what is open."""
-        for opener in list(self._openers):
-            opener.cancel()
-        for channel in list(self.channels):
-            channel.abort()
+        return not (self.lane or self.channels or self._backlog.is_loading or self._finder)
 
     @property
     def is_sending(self) -> bool:
         """A transaction is under way."""
         return any(channel.job is not None for channel in self.channels)
 
-    def take_jobs(self, domain: str | None = None) -> list[Job]:
-        """Take out what waits for a domain (None: everything): it goes another way."""
-        taken: list[Job] = []
-        kept: list[Job] = []
-        while self.lane:
-            job = self.lane.pop()
-            if job.state == WAITING:
-                (taken if domain is None or job.domain == domain else kept).append(job)
-        for job in kept:
-            self.lane.push(job.priority, job)
-        return taken
+    def close(self) -> None:
+        """Leave: idle connections say goodbye, busy ones after their transaction."""
+        self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._finder is not None:
+            self._finder.cancel()
+            self._finder = None
+        self._leave_gates()
+        for channel in list(self.channels):
+            channel.leave()
 
-
-def _is_answer(outcome: Outcome) -> bool:
-    """The peer spoke about the message, and not about itself as 421 does (RFC 5321 4.2.2)."""
-    return isinstance(outcome, Delivered) or (outcome.from_peer and outcome.reply.code != 421)
+    def abort(self) -> None:
+        """Cut off what is open."""
+        for channel in list(self.channels):
+            channel.abort()

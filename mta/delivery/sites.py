@@ -1,15 +1,13 @@
 """A site: all domains that the same MX hosts serve (or a route's hosts), with a pool for every source."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Collection
+from itertools import chain
 
 from mta.delivery.backoff import Backoff
-from mta.delivery.connection import SourceAddress, Target
 from mta.delivery.destination import Destination
 from mta.delivery.job import Job
 from mta.delivery.pool import Pool
-from mta.delivery.sources import families
-from mta.resolve.errors import ResolveError
-from mta.resolve.sites import MailHosts, order
+from mta.resolve.sites import MailHosts
 
 
 class Site:
@@ -21,11 +19,12 @@ class Site:
         self.hosts = hosts
         """The MX hosts with their preferences; None for a route."""
         self.pools: dict[str, Pool] = {}
+        self._leaving: list[Pool] = []
         self.backoff = Backoff()
         self.is_closed = False
         """Its mail goes another way; no transaction begins."""
-        self.is_held = False
-        """It was perhaps another destination's, who still has connections: nothing begins before they are gone."""
+        self.holds = 0
+        """How many claims are open: others perhaps have connections to it; nothing begins before they are gone."""
         self.used_s = destination.engine.loop.time()
 
     def pool(self, source_name: str) -> Pool:
@@ -44,53 +43,32 @@ class Site:
         pool = self.pools.get(job.source)
         (pool if pool is not None else self.pool(job.source)).push(job)
 
-    async def targets(self, source: SourceAddress, prefer_host: str) -> AsyncIterator[Target]:
-        """Where to connect to, best first; raises ResolveError at the end where no host had a usable address.
-
-        That error is permanent only where every host's was.
-        """
-        engine = self.destination.engine
-        error: ResolveError | None = None
-        found = False
-        for host, port, written in self._hosts(prefer_host):
-            try:
-                addresses = await engine.resolver.addresses(host, families(source), check_prohibited=not written)
-            except ResolveError as problem:
-                if error is None or error.permanent:
-                    error = problem
-                continue
-            for address in addresses:
-                found = True
-                yield Target(host, address, port)
-        if not found and error is not None:
-            raise error
-
-    def _hosts(self, prefer_host: str) -> Sequence[tuple[str, int, bool]]:
-        route = self.destination.placed.route
-        if route is not None:
-            hosts = [(host, port, True) for host, port in route.hosts]
-        else:
-            assert self.hosts is not None, "a site that is no route has MX hosts"
-            engine = self.destination.engine
-            hosts = [(host, engine.port, False) for host in order(self.hosts, engine.random)]
-        if prefer_host:
-            hosts.sort(key=lambda host: host[0] != prefer_host)
-        return hosts
+    def push_all(self, jobs: Collection[Job]) -> None:
+        """Many jobs may."""
+        for job in jobs:
+            self.pool(job.source).put(job)
+        self.pump()
 
     def pump(self) -> None:
         """Something became possible for every pool."""
-        for pool in self.pools.values():
+        for pool in list(self.pools.values()):
             pool.pump()
 
-    def wake_in(self, wait_s: float) -> None:
-        """The site is down: all its pools look again then."""
-        self.destination.engine.loop.call_later(wait_s, self.pump)
-
     def reload(self) -> None:
-        """The policy changed."""
-        for pool in self.pools.values():
-            pool.reload()
-        self.pump()
+        """The policy, this worker's share or the sources changed."""
+        sources = self.destination.engine.sources.by_name
+        homeless: list[Job] = []
+        for name, pool in list(self.pools.items()):
+            source = sources.get(name)
+            if source is not None:
+                pool.reload(source)
+                continue
+            homeless += pool.take_jobs()
+            pool.close()
+            del self.pools[name]
+            self._leaving.append(pool)
+        for job in homeless:
+            self.pool(job.source).put(job)
 
     def close(self) -> None:
         """No new transactions; connections leave."""
@@ -100,12 +78,16 @@ class Site:
 
     def abort(self) -> None:
         """Cut off what is open."""
-        for pool in self.pools.values():
+        for pool in chain(self.pools.values(), self._leaving):
             pool.abort()
 
-    def take_jobs(self, domain: str | None) -> list[Job]:
-        """Take out what waits here for a domain (None: everything)."""
-        return [job for pool in self.pools.values() for job in pool.take_jobs(domain)]
+    def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
+        """Take out what waits here and is wanted (None: everything)."""
+        return [job for pool in self.pools.values() for job in pool.take_jobs(wanted)]
+
+    def waiting_domains(self) -> set[str]:
+        """Whose mail waits here."""
+        return {job.domain for pool in self.pools.values() for job in pool.lane}
 
     def look_after(self, now_s: float, idle_before_s: float, unused_before_s: float) -> bool:
         """Let idle connections go; -> False where the site has not been used since that time."""
@@ -113,17 +95,20 @@ class Site:
         for pool in self.pools.values():
             if not pool.is_unused:
                 used = True
-                pool.sweep(idle_before_s)
-        if used:
+                pool.sweep(now_s, idle_before_s)
+        if self._leaving:
+            self._leaving = [pool for pool in self._leaving if pool.channels]
+            used = True
+        if used or self.holds:
             self.used_s = now_s
         return self.used_s > unused_before_s
 
     @property
     def is_sending(self) -> bool:
         """A transaction is under way."""
-        return any(pool.is_sending for pool in self.pools.values())
+        return any(pool.is_sending for pool in chain(self.pools.values(), self._leaving))
 
     @property
     def connections(self) -> int:
         """How many count now."""
-        return sum(pool.meter.connections_open for pool in self.pools.values())
+        return sum(len(pool.channels) for pool in chain(self.pools.values(), self._leaving))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mta.handoff import frames
-from mta.handoff.frames import Frame, Hello
+from mta.handoff.frames import Frame
 from mta.handoff.link import Link, Mesh
 
 LimitState = dict[str, dict[str, list[float]]]
@@ -32,16 +32,18 @@ class Claims:
         self._early: list[tuple[Link, frames.Claim]] = []
         mesh.handlers[frames.Claim] = self._on_claim
         mesh.handlers[frames.Yielded] = self._on_yielded
-        mesh.on_up.append(self._on_up)
         mesh.on_down.append(self._on_down)
 
     def claim(self, key: str, site: str, on_granted: Callable[[list[LimitState]], None]) -> None:
-        """Ask every other worker, and this one; `on_granted` with the states they handed over."""
+        """Ask every other worker, and this one; `on_granted` with the states they handed over.
+
+        A worker that is down has no connections and is not asked.
+        """
         self._ref += 1
         ref = self._ref
         claim = frames.Claim(ref, self.epoch, key, site)
         waiting = {worker for worker, link in self._mesh.links.items() if link.is_up}
-        self._open[ref] = _OpenClaim(claim, waiting | {self._mesh.me}, on_granted)
+        self._open[ref] = _OpenClaim(waiting | {self._mesh.me}, on_granted)
         for worker in waiting:
             self._mesh.links[worker].send(claim)
         self._yielder(key, site, partial(self._answered, ref, self._mesh.me))
@@ -58,7 +60,8 @@ class Claims:
         if frame.epoch > self.epoch:
             self._early.append((link, frame))
             return
-        self._yielder(frame.key, frame.site, lambda state: link.send(frames.Yielded(frame.ref, state)))
+        life = link.life
+        self._yielder(frame.key, frame.site, lambda state: link.answer(life, frames.Yielded(frame.ref, state)))
 
     def _on_yielded(self, link: Link, frame: Frame, body: bytes) -> None:
         assert isinstance(frame, frames.Yielded)
@@ -75,11 +78,6 @@ class Claims:
             del self._open[ref]
             claim.on_granted(claim.states)
 
-    def _on_up(self, link: Link, hello: Hello) -> None:
-        for claim in list(self._open.values()):
-            if link.worker in claim.waiting:
-                link.send(claim.claim)
-
     def _on_down(self, link: Link) -> None:
         """A worker that died has no connections."""
         for ref in list(self._open):
@@ -88,10 +86,9 @@ class Claims:
 
 
 class _OpenClaim:
-    __slots__ = ("claim", "on_granted", "states", "waiting")
+    __slots__ = ("on_granted", "states", "waiting")
 
-    def __init__(self, claim: frames.Claim, waiting: set[int], on_granted: Callable[[list[LimitState]], None]) -> None:
-        self.claim = claim
+    def __init__(self, waiting: set[int], on_granted: Callable[[list[LimitState]], None]) -> None:
         self.waiting = waiting
         self.on_granted = on_granted
         self.states: list[LimitState] = []

@@ -3,6 +3,9 @@
 Content goes once to every owner. Only when all have written their share down is the client told; where one cannot,
 the others forget theirs and the client gets a 4xx. While the worker that owns a destination is being restarted its
 clients wait a few seconds.
+
+One case stays uncertain, as on any way of mail: an owner that alone has a message delivers it at once; where it dies
+before its `Taken` is read, and is not back in time, the client is told to come again.
 """
 
 from collections import deque
@@ -17,7 +20,7 @@ from mta.handoff.owner import Owner
 from mta.handoff.placement import Placement
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
-from mta.model.envelope import Envelope
+from mta.model.envelope import Envelope, Recipient
 
 OWNER_WAIT_S = 5.0  # a restart takes less than one second; clients wait minutes
 OFFERED_BYTES_MAX = 8 * 1024 * 1024  # a link's credit: what an owner has not answered yet; the rest waits at the door
@@ -44,34 +47,48 @@ class _Submission:
 class _Offering:
     """One owner's share of a message."""
 
-    __slots__ = ("content", "crashes", "envelope", "hold", "link", "ref", "sent", "since_s", "submission")
+    __slots__ = ("content", "crashes", "envelope", "hold", "link", "ref", "since_s", "submission")
 
     def __init__(
-        self, submission: _Submission, link: Link | None, ref: int, envelope: Envelope, content: bytes, hold: bool
+        self,
+        submission: _Submission,
+        link: Link | None,
+        ref: int,
+        envelope: Envelope,
+        content: bytes,
+        hold: bool,
+        since_s: float,
     ) -> None:
         self.submission = submission
         self.link = link
+        """None: this worker's own share."""
         self.ref = ref
         self.envelope = envelope
         self.content = content
         self.hold = hold
-        self.sent = False
         self.crashes = 0
-        self.since_s = 0.0
+        self.since_s = since_s
+        """Since when its client waits for a worker that is down."""
 
 
 class _Window:
-    """What one link's owner has not answered yet, and what waits for credit."""
+    """What one other worker has of this door's, and what waits for it."""
 
-    __slots__ = ("abandoned", "forgetting", "held", "offered", "offered_bytes", "waiting")
+    __slots__ = ("abandoned", "abandoned_said", "forgetting", "held", "offered", "offered_bytes", "waiting")
 
     def __init__(self) -> None:
-        self.offered: dict[int, _Offering] = {}
         self.waiting: deque[_Offering] = deque()
+        """For credit, or for the link."""
+        self.offered: dict[int, _Offering] = {}
         self.offered_bytes = 0
         self.held: dict[int, _Offering] = {}
-        self.abandoned: list[str] = []
+        """Taken there, and not yet by all others who share the message."""
         self.forgetting: dict[int, tuple[str, Callable[[], None]]] = {}
+        """ref -> message id, what to do when it is forgotten there."""
+        self.abandoned: list[str] = []
+        """Message ids that must be forgotten there and may not be yet."""
+        self.abandoned_said = 0
+        """How many of them the last `Hello` named."""
 
 
 class Door:
@@ -92,6 +109,7 @@ class Door:
         mesh.handlers[frames.Told] = self._on_told
         mesh.on_up.append(self._on_up)
         mesh.on_down.append(self._on_down)
+        mesh.on_settled.append(self._on_settled)
 
     def submit(
         self,
@@ -101,41 +119,47 @@ class Door:
         on_refused: Callable[[bytes], None],
     ) -> None:
         """Get a message written down by its owners: then `on_accepted`, else `on_refused` with a reply to send."""
-        placement, now_s = self.placement, self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
+        owner_of = self.placement.owner
         recipients = envelope.recipients
-        me, worker = placement.me, placement.owner(recipients[0].domain, now_s)
-        shares: dict[int, list[envelopes.Recipient]] = {}
+        worker = owner_of(recipients[0].domain, now_s)
         if len(recipients) > 1:
-            chosen = {recipients[0].domain: worker}  # a domain's recipients stay together, also among several owners
+            shares: dict[int, list[Recipient]] = {}
             for recipient in recipients:
-                owner = chosen.get(recipient.domain)
-                if owner is None:
-                    owner = chosen[recipient.domain] = placement.owner(recipient.domain, now_s)
-                shares.setdefault(owner, []).append(recipient)
-        if len(shares) < 2:
-            envelope.told_recipients = []
-            if worker == me:
-                self._owner.append(envelope, content, on_accepted, lambda _: on_refused(REFUSED_STORAGE))
-            else:
-                submission = _Submission(on_accepted, on_refused, 1)
-                self._offer(worker, submission, envelope, content, hold=False)
-            return
-        envelope.told_recipients = [recipient.address for recipient in recipients]
+                shares.setdefault(owner_of(recipient.domain, now_s), []).append(recipient)
+            if len(shares) > 1:
+                self._submit_shares(envelope, shares, content, on_accepted, on_refused, now_s)
+                return
+            (worker,) = shares
+        envelope.told_recipients = []
+        if worker == self.placement.me:
+            self._owner.append(envelope, content, on_accepted, lambda _: on_refused(REFUSED_STORAGE))
+        else:
+            self._offer(worker, _Submission(on_accepted, on_refused, 1), envelope, content, False, now_s)
+
+    def _submit_shares(
+        self,
+        envelope: Envelope,
+        shares: dict[int, list[Recipient]],
+        content: bytes,
+        on_accepted: Callable[[], None],
+        on_refused: Callable[[bytes], None],
+        now_s: float,
+    ) -> None:
+        """Several owners: the first tells `received`, with all recipients."""
         submission = _Submission(on_accepted, on_refused, len(shares))
-        tells = True
+        told: list[str] | None = [recipient.address for recipient in envelope.recipients]
         for worker, share in shares.items():
-            part = msgspec.structs.replace(
-                envelope, recipients=share, told_recipients=envelope.told_recipients if tells else None
-            )
-            tells = False
-            if worker == me:
+            part = msgspec.structs.replace(envelope, recipients=share, told_recipients=told)
+            told = None
+            if worker == self.placement.me:
                 self._hold_here(submission, part, content)
             else:
-                self._offer(worker, submission, part, content, hold=True)
+                self._offer(worker, submission, part, content, True, now_s)
 
     def _hold_here(self, submission: _Submission, envelope: Envelope, content: bytes) -> None:
         self._ref += 1
-        offering = _Offering(submission, None, self._ref, envelope, content, hold=True)
+        offering = _Offering(submission, None, self._ref, envelope, b"", hold=True, since_s=0.0)
         self._owner.hold(
             self.placement.me,
             offering.ref,
@@ -146,43 +170,36 @@ class Door:
             lambda _: self._failed(offering, REFUSED_STORAGE),
         )
 
-    def _offer(self, worker: int, submission: _Submission, envelope: Envelope, content: bytes, hold: bool) -> None:
+    def _offer(
+        self, worker: int, submission: _Submission, envelope: Envelope, content: bytes, hold: bool, now_s: float
+    ) -> None:
         self._ref += 1
-        offering = _Offering(submission, self._mesh.links[worker], self._ref, envelope, content, hold)
-        offering.since_s = self._clock.monotonic_s()
+        link = self._mesh.links[worker]
+        offering = _Offering(submission, link, self._ref, envelope, content, hold, now_s)
         window = self._windows[worker]
-        if window.waiting or window.offered_bytes > OFFERED_BYTES_MAX or not self._mesh.links[worker].is_up:
+        if window.waiting or window.offered_bytes > OFFERED_BYTES_MAX or not link.is_up:
             window.waiting.append(offering)
         else:
-            self._send(window, offering)
+            self._send(window, link, offering)
 
-    def _send(self, window: _Window, offering: _Offering) -> None:
-        assert offering.link is not None, "own shares cross no link"
-        offering.sent = True
+    def _send(self, window: _Window, link: Link, offering: _Offering) -> None:
         window.offered[offering.ref] = offering
         window.offered_bytes += len(offering.content)
-        envelope = offering.envelope
-        offer = frames.Offer(
-            offering.ref,
-            envelope.id,
-            envelopes.encode(envelope),
-            len(envelope.recipients),
-            offering.hold,
-            envelope.send_at_s,
-        )
-        offering.link.send(offer, offering.content)
+        meta = envelopes.encode(offering.envelope)
+        link.send(frames.Offer(offering.ref, meta, offering.hold), offering.content)
 
     def _answered(self, link: Link, ref: int) -> _Offering | None:
         window = self._windows[link.worker]
         offering = window.offered.pop(ref, None)
         if offering is not None:
             window.offered_bytes -= len(offering.content)
-            self._send_waiting(window)
+            self._send_waiting(link)
         return offering
 
-    def _send_waiting(self, window: _Window) -> None:
+    def _send_waiting(self, link: Link) -> None:
+        window = self._windows[link.worker]
         while window.waiting and window.offered_bytes <= OFFERED_BYTES_MAX:
-            self._send(window, window.waiting.popleft())
+            self._send(window, link, window.waiting.popleft())
 
     def _taken(self, offering: _Offering) -> None:
         submission = offering.submission
@@ -202,20 +219,17 @@ class Door:
             self._settle(submission)
 
     def _settle(self, submission: _Submission) -> None:
-        """All owners answered."""
-        for offering in submission.taken:
+        """All owners answered; those in `taken` are up, or they would have been taken out of it."""
+        taken, submission.taken = submission.taken, []
+        for offering in taken:
             if offering.link is not None:
                 self._windows[offering.link.worker].held.pop(offering.ref, None)
         if not submission.reply:
             submission.on_accepted()
-            for offering in submission.taken:
-                if offering.hold:
-                    if offering.link is None:
-                        self._owner.release(self.placement.me, offering.ref)
-                    else:
-                        offering.link.send(frames.Release(offering.ref))
+            for offering in taken:
+                self._release(offering)
             return
-        to_forget = len(submission.taken)
+        to_forget = len(taken)
 
         def forgotten() -> None:
             nonlocal to_forget
@@ -225,24 +239,30 @@ class Door:
 
         if not to_forget:
             submission.on_refused(submission.reply)
-        for offering in submission.taken:
-            if offering.link is None:
-                self._owner.forget(self.placement.me, offering.ref, forgotten)
-            elif offering.link.is_up:
-                window = self._windows[offering.link.worker]
-                window.forgetting[offering.ref] = (offering.envelope.id, forgotten)
-                offering.link.send(frames.Forget(offering.ref))
-            else:
-                self._windows[offering.link.worker].abandoned.append(offering.envelope.id)
-                forgotten()
+        for offering in taken:
+            self._forget(offering, forgotten)
+
+    def _release(self, offering: _Offering) -> None:
+        if offering.link is None:
+            self._owner.release(self.placement.me, offering.ref)
+        elif offering.hold:
+            offering.link.send(frames.Release(offering.ref))
+
+    def _forget(self, offering: _Offering, forgotten: Callable[[], None]) -> None:
+        if offering.link is None:
+            self._owner.forget(self.placement.me, offering.ref, forgotten)
+        else:
+            window = self._windows[offering.link.worker]
+            window.forgetting[offering.ref] = (offering.envelope.id, forgotten)
+            offering.link.send(frames.Forget(offering.ref))
 
     # the links
 
     def _hello(self, worker: int) -> Hello:
         window = self._windows[worker]
         pending = [(ref, offering.envelope.id) for ref, offering in window.offered.items()]
-        abandoned, window.abandoned = window.abandoned, []
-        return Hello(self.placement.me, pending, abandoned)
+        window.abandoned_said = len(window.abandoned)
+        return Hello(self.placement.me, pending, window.abandoned[:], self._mesh.born_s)
 
     def _on_taken(self, link: Link, frame: Frame, body: bytes) -> None:
         assert isinstance(frame, frames.Taken)
@@ -265,7 +285,7 @@ class Door:
         if offering.crashes >= CRASHES_MAX:
             self._failed(offering, REFUSED_CRASHES)
         else:
-            self._send(self._windows[link.worker], offering)
+            self._send(self._windows[link.worker], link, offering)
 
     def _on_forgotten(self, link: Link, frame: Frame, body: bytes) -> None:
         assert isinstance(frame, frames.Forgotten)
@@ -279,24 +299,34 @@ class Door:
             self.placement.tell(frame.domain, frame.owners, self._clock.monotonic_s() + frame.for_s)
 
     def _on_up(self, link: Link, hello: Hello) -> None:
-        self._send_waiting(self._windows[link.worker])
+        self._send_waiting(link)
+
+    def _on_settled(self, link: Link) -> None:
+        """What our `Hello` abandoned is forgotten there, on stable storage."""
+        window = self._windows[link.worker]
+        del window.abandoned[: window.abandoned_said]
+        window.abandoned_said = 0
 
     def _on_down(self, link: Link) -> None:
         """The owner died: what it alone was offered is asked for again, a share of several owners' is given up."""
         window = self._windows[link.worker]
-        for offering in list(window.held.values()):
+        window.abandoned_said = 0
+        held, window.held = window.held, {}
+        for offering in held.values():
             window.abandoned.append(offering.envelope.id)
             offering.submission.taken.remove(offering)
             offering.submission.reply = REFUSED_RESTARTING
-        window.held.clear()
-        for offering in list(window.offered.values()):
-            offering.since_s = link.down_since_s
-            if offering.hold:
-                self._give_up(window, offering)
         forgetting, window.forgetting = window.forgetting, {}
         for message_id, done in forgetting.values():
             window.abandoned.append(message_id)
             done()
+        now_s = self._clock.monotonic_s()
+        for offering in list(window.offered.values()):
+            offering.since_s = now_s
+            if offering.hold:
+                self._give_up(window, offering)
+        for offering in window.waiting:
+            offering.since_s = now_s
 
     def _give_up(self, window: _Window, offering: _Offering) -> None:
         del window.offered[offering.ref]
@@ -305,15 +335,16 @@ class Door:
         self._failed(offering, REFUSED_RESTARTING)
 
     def sweep(self, now_s: float) -> None:
-        """Give up what a dead owner did not answer in time; called about twice a second."""
+        """Give up what a dead owner did not answer in time (`now_s`: monotonic); called about twice a second."""
         for worker, window in self._windows.items():
-            if self._mesh.links[worker].is_up:
+            link = self._mesh.links[worker]
+            if link.is_up or link.is_greeting:  # our `Hello` is out: what it did not name as abandoned must stay
                 continue
-            while window.waiting and now_s - window.waiting[0].since_s > OWNER_WAIT_S:
+            while window.waiting and now_s - window.waiting[0].since_s >= OWNER_WAIT_S:
                 self._failed(window.waiting.popleft(), REFUSED_RESTARTING)
-            late = [offering for offering in window.offered.values() if now_s - offering.since_s > OWNER_WAIT_S]
-            for offering in late:
-                self._give_up(window, offering)
+            for offering in list(window.offered.values()):
+                if now_s - offering.since_s >= OWNER_WAIT_S:
+                    self._give_up(window, offering)
 
     @property
     def waiting_bytes(self) -> int:

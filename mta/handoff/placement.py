@@ -109,6 +109,7 @@ class Placement:
 
     def tell(self, domain: str, owners: Sequence[int], until_s: float) -> None:
         """Another worker resolved this domain: until then (monotonic seconds) its mail goes to one of `owners`."""
+        self._told.pop(domain, None)  # what is told again is the youngest
         if len(self._told) >= KNOWN_DOMAINS_MAX:
             del self._told[next(iter(self._told))]
         self._told[domain] = (tuple(owners), until_s)

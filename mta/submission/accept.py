@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from mta.model.clock import Clock
+from mta.model.dates import date_header
 from mta.model.envelope import Envelope, Recipient
 from mta.model.identity import IdMaker
 from mta.reporting.events import Events
@@ -21,6 +22,7 @@ from mta.submission.headers import Refused
 
 SEND_AT_AHEAD_S_MAX = 366 * 86_400.0  # a year: what is planned later is a mistake
 EXPIRE_S_MAX = 366 * 86_400.0
+MAIL_SHARE = 0.75  # of the memory for content up to which new messages may begin: the rest is for those that have begun
 
 TOO_FAR_AHEAD = replies.reply(550, "5.6.0", "X-MTA-Send-At is more than a year ahead")
 UNKNOWN_TENANT = replies.reply(550, "5.6.0", "X-MTA-Tenant names no tenant of this server")
@@ -111,31 +113,28 @@ class Acceptor:
         self._submitter = submitter
         self._events = events
         self.tenants = tenants
-        self._content_bytes_max = max(content_bytes_max, 2 * size_max_bytes)
-        self._incoming: dict[object, int] = {}
-        self._incoming_bytes = 0
+        self._bytes_max = max(content_bytes_max, 2 * size_max_bytes)
+        self._mail_bytes_max = int(self._bytes_max * MAIL_SHARE)
+        self.held_bytes = 0
+        """What all sessions together have in memory of what is coming in; they keep it up to date."""
         self.being_written = 0
         """Messages whose clients wait for an answer."""
-        self._being_written_bytes = 0
+        self.being_written_bytes = 0
         self.closed_reply = b""
         """Set where no new mail can be taken (disk nearly full, event log stuck): the reply to MAIL."""
         self.accepted = 0
         self.refused = 0
 
-    def content_grew(self, session: object, content_bytes: int) -> None:
-        """A session has so much content in memory now."""
-        before = self._incoming.get(session, 0)
-        if content_bytes:
-            self._incoming[session] = content_bytes
-        elif before:
-            del self._incoming[session]
-        self._incoming_bytes += content_bytes - before
+    @property
+    def is_overfull(self) -> bool:
+        """No content may grow any further: the session whose content does so ends."""
+        return self.held_bytes + self.being_written_bytes > self._bytes_max
 
     def refusal(self, size_declared: int) -> bytes | None:
         """The reply to a MAIL that cannot be taken now, because disk or memory cannot follow; None: go on."""
         if self.closed_reply:
             return self.closed_reply
-        if self._incoming_bytes + self._being_written_bytes + size_declared > self._content_bytes_max:
+        if self.held_bytes + self.being_written_bytes + size_declared > self._mail_bytes_max:
             return replies.NO_SPACE
         return None
 
@@ -151,6 +150,9 @@ class Acceptor:
         answer: Callable[[bytes], None],
     ) -> None:
         """Write a message down with its owners, then `answer` with its 250, or with why not."""
+        if self.closed_reply:
+            self._refuse(self.closed_reply, transaction.sender, client, listener, answer)
+            return
         prepared = headers.prepare(transaction.content, trusted=is_trusted)
         sender = transaction.sender
         if isinstance(prepared, Refused):
@@ -188,7 +190,7 @@ class Acceptor:
             top += headers.message_id_header(message_id, prepared.from_domain or hostname)
             prepared.message_id = f"<{message_id}@{prepared.from_domain or hostname}>"
         if not prepared.has_date and not is_delayed:
-            top += headers.date_header(now_s)
+            top += date_header(now_s)
         content = top + prepared.content
         envelope = Envelope(
             message_id,
@@ -212,17 +214,17 @@ class Acceptor:
         )
         size = len(content)
         self.being_written += 1
-        self._being_written_bytes += size
+        self.being_written_bytes += size
 
         def accepted() -> None:
             self.being_written -= 1
-            self._being_written_bytes -= size
+            self.being_written_bytes -= size
             self.accepted += 1
             answer(replies.queued(message_id))
 
         def refused(reply: bytes) -> None:
             self.being_written -= 1
-            self._being_written_bytes -= size
+            self.being_written_bytes -= size
             self._refuse(reply, sender, client, listener, answer, message_id)
 
         self._submitter.submit(envelope, content, accepted, refused)

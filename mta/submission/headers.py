@@ -11,11 +11,12 @@ we put on top do not run into its text.
 import functools
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 import msgspec
 
+from mta.model.dates import mail_date
 from mta.model.envelope import PRIORITY_DEFAULT
 from mta.smtp import replies
 from mta.smtp.grammar import routing_domain
@@ -40,8 +41,6 @@ _NAME = re.compile(r"[^\s\x00-\x1f\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x
 _RFC_3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(\.\d{1,9})?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Prepared(msgspec.Struct):
@@ -252,19 +251,6 @@ def _bare(text: str) -> str:
 # --- the lines that we put on top
 
 
-@functools.lru_cache(maxsize=8)
-def _date(second: int) -> str:
-    """A date as RFC 5322 3.3 writes it, in UTC; many messages of one second share it."""
-    at = datetime.fromtimestamp(second, UTC)
-    clock = f"{at.hour:02}:{at.minute:02}:{at.second:02}"
-    return f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} {clock} +0000"
-
-
-def date_header(now_s: float) -> bytes:
-    """The Date field for a message that came without one (RFC 6409 8.1)."""
-    return f"Date: {_date(int(now_s))}\r\n".encode("ascii")
-
-
 def message_id_header(unique: str, domain: str) -> bytes:
     """The Message-ID field for a message that came without one (RFC 6409 8.3)."""
     return f"Message-ID: <{unique}@{domain}>\r\n".encode("ascii")
@@ -295,5 +281,5 @@ def received_header(
     literal = f"IPv6:{client}" if ":" in client else client
     origin = "" if hidden else f"from {helo} ([{literal}])\r\n\t"
     target = f"\r\n\tfor <{recipient}>" if recipient else ""
-    line = f"Received: {origin}by {hostname} with {protocol} id {message_id}{target}; {_date(int(now_s))}\r\n"
-    return line.encode("utf-8")
+    line = f"Received: {origin}by {hostname} with {protocol} id {message_id}{target}; "
+    return line.encode("utf-8") + mail_date(now_s) + b"\r\n"

@@ -49,7 +49,7 @@ class OpenDoors:
             assert session.sock is not None
             inode = _inode(session.sock.getsockname()[1], self._server.smtp_port)
             self.sessions[next(worker for worker, pid in pids.items() if inode in _sockets(pid))].append(session)
-        raise AssertionError(f"one door only: {({worker: len(each) for worker, each in self.sessions.items()})}")
+        raise AssertionError(f"one door only: { ({worker: len(each) for worker, each in self.sessions.items()}) }")
 
 
 def _inode(client_port: int, server_port: int) -> str:

@@ -28,7 +28,7 @@ POLL_S = 0.02  # how often a file or a process is looked at
 Event = dict[str, Any]
 
 
-class ServerEnded(Exception):
+class ServerEndedError(Exception):
     """The server is not running; the text is what it said."""
 
 
@@ -130,6 +130,11 @@ address = "127.0.0.1:{self.smtp_port}"
             await self._process.wait()
 
     @property
+    def has_begun(self) -> bool:
+        """There is a process."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """The supervisor's."""
         assert self._process is not None, "not started"
@@ -141,7 +146,7 @@ address = "127.0.0.1:{self.smtp_port}"
         return self.log_path.read_text() if self.log_path.exists() else ""
 
     async def start(self) -> None:
-        """Start it and wait until it lets clients in; raises ServerEnded."""
+        """Start it and wait until it lets clients in; raises ServerEndedError."""
         before = len(self.log)
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -150,12 +155,12 @@ address = "127.0.0.1:{self.smtp_port}"
         await self.until(lambda: "running, queue in" in self.log[before:], "it let clients in", READY_S)
 
     async def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-        """Wait for something outside this process; raises TimeoutError or ServerEnded with the server's words."""
+        """Wait for something outside this process; raises TimeoutError or ServerEndedError with the server's words."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
         while not condition():
             if self._process is not None and self._process.returncode is not None:
-                raise ServerEnded(f"status {self._process.returncode} before {what}: {self.log[-3000:]}")
+                raise ServerEndedError(f"status {self._process.returncode} before {what}: {self.log[-3000:]}")
             if loop.time() > end_s:
                 raise TimeoutError(f"not within {timeout_s} s: {what}; the server said: {self.log[-2000:]}")
             await asyncio.sleep(POLL_S)
@@ -181,6 +186,19 @@ address = "127.0.0.1:{self.smtp_port}"
             if b"--worker" in command:
                 pids[int(command[command.index(b"--worker") + 1])] = int(child)
         return pids
+
+    def worker_of(self, client_port: int) -> int:
+        """Which worker holds the connection that comes from this port of ours; raises ServerEndedError where none does."""
+        ports = (f":{self.smtp_port:04X}", f":{client_port:04X}")
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, *_, inode = line.split()[:10]
+            if (local[-5:], remote[-5:]) != ports:
+                continue
+            for worker, pid in self.worker_pids().items():
+                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                    if os.readlink(descriptor) == f"socket:[{inode}]":
+                        return worker
+        raise ServerEndedError(f"nobody has the connection from port {client_port}")
 
     def kill(self) -> None:
         """SIGKILL to the supervisor and all its workers, at once."""

@@ -93,9 +93,9 @@ async def test_a_source_has_one_limit_over_all_sites_of_a_provider(tmp_path: Pat
         Sink([Profile(name="provider", latency_s=0.02)]) as sink,
         RunningServer(tmp_path, dns=dns.address, port=sink.port, policies={"provider": policy}) as server,
     ):
-        await run(load(server, 300, "one.test", "two.test"))
-        await sink.until(lambda: sink.messages == 300, 60)
-        events = await server.until_told(lambda told: sum(each["event"] == "delivered" for each in told) == 300)
+        await run(load(server, 240, "one.test", "two.test"))
+        await sink.until(lambda: sink.messages == 240, 60)
+        events = await server.until_told(lambda told: sum(each["event"] == "delivered" for each in told) == 240)
         provider = sink.profiles["provider"]
 
     delivered = [each for each in events if each["event"] == "delivered"]
@@ -113,17 +113,15 @@ async def test_a_provider_has_one_limit_over_all_sources(tmp_path: Path) -> None
     async with (
         ToyDns({"big.test": {"MX": ["10 mx.big.test."]}, "mx.big.test": {"A": ["127.0.0.2"]}}) as dns,
         Sink([Profile(name="big", latency_s=0.02)]) as sink,
-        RunningServer(
-            tmp_path, dns=dns.address, port=sink.port, policies={"big": policy}, more=TWO_SOURCES
-        ) as server,
+        RunningServer(tmp_path, dns=dns.address, port=sink.port, policies={"big": policy}, more=TWO_SOURCES) as server,
     ):
-        await run(load(server, 300, "big.test"))
-        await sink.until(lambda: sink.messages == 300, 60)
-        events = await server.until_told(lambda told: sum(each["event"] == "delivered" for each in told) == 300)
+        await run(load(server, 240, "big.test"))
+        await sink.until(lambda: sink.messages == 240, 60)
+        events = await server.until_told(lambda told: sum(each["event"] == "delivered" for each in told) == 240)
         big = sink.profiles["big"]
 
     by_source = [each["source"] for each in events if each["event"] == "delivered"]
-    assert by_source.count("a") == by_source.count("b") == 150
+    assert by_source.count("a") == by_source.count("b") == 120
     assert big.connections_max == 4
     assert set(big.connections_max_by_client) == {"127.0.0.101", "127.0.0.102"}
     assert max(big.connections_max_by_client.values()) <= 3

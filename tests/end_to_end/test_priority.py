@@ -59,8 +59,7 @@ async def test_urgent_mail_passes_a_backlog_within_a_quarter_of_a_second(tmp_pat
 
     urgent = [each for each in slow.deliveries if each.id.startswith("urgent")]
     took_s = {each.id: each.at_s - accepted_s[int(each.id.removeprefix("urgent-"))] for each in urgent}
-    print(waiting, {k:round(v,3) for k,v in took_s.items()}, result.rate_per_s)
     assert len(result.accepted) == BACKLOG
     assert len(took_s) == 10
     assert waiting > BACKLOG / 2
-    assert max(took_s.values()) <= 0.0
+    assert max(took_s.values()) <= 0.25

@@ -1,0 +1,707 @@
+"""The dispatcher over real loopback sockets: mail goes out, every recipient has one fate, nothing is forgotten."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bench.sink import Profile, Sink
+from bench.temper import Verdict
+from mta.delivery.connection import SourceAddress
+from mta.delivery.job import Job
+from mta.delivery.pool import Pool
+from mta.handoff.placement import Route
+from mta.model.outcome import Outcome
+from mta.reporting.events import Way
+from mta.resolve.errors import ResolveError, all_prohibited, no_answer, no_domain
+from mta.resolve.sites import MailHosts, MxHost
+from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
+from mta.testing.swift_loop import SwiftLoop, swiftly
+
+
+@swiftly
+async def test_mail_goes_out(loop: SwiftLoop, tmp_path: Path):
+    """A hundred messages to two sites arrive once each, and nothing is left in memory or queue."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.domain("b.test", "mx.b.test", address=sink.profiles["b"].address)
+
+        for number in range(50):
+            rig.send(f"r{number}@a.test", f"r{number}@b.test")
+        await rig.settled()
+        await rig.stop()
+
+    for name in "ab":
+        assert sink.profiles[name].by_recipient() == {f"r{n}@{name}.test": 1 for n in range(50)}
+    delivered = rig.events("delivered")
+    assert len(delivered) == 100
+    assert {(line["site"], line["host"], line["policy"], line["attempt"]) for line in delivered} == {
+        ("mx.a.test", "mx.a.test", "default", 1),
+        ("mx.b.test", "mx.b.test", "default", 1),
+    }
+
+
+@swiftly
+async def test_recipients_of_one_site_share_a_transaction(loop: SwiftLoop, tmp_path: Path):
+    """Also those of several domains that the same hosts serve, once the domains are known."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        for domain in ("a.test", "b.test"):
+            rig.domain(domain, "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("warm@a.test", "up@b.test")
+        await rig.settled()
+
+        rig.send("x@a.test", "y@a.test", "z@b.test")
+        await rig.settled()
+        await rig.stop()
+
+    assert sorted(sink.profiles["a"].deliveries[-1].recipients) == ["x@a.test", "y@a.test", "z@b.test"]
+
+
+@swiftly
+async def test_domains_are_not_mixed_where_the_policy_says_so(loop: SwiftLoop, tmp_path: Path):
+    """mix_domains = false: a transaction for each."""
+    default = PLAIN.replace("[retry]", "mix_domains = false\n[retry]")
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=default)
+        for domain in ("a.test", "b.test"):
+            rig.domain(domain, "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("warm@a.test", "up@b.test")
+        await rig.settled()
+
+        rig.send("x@a.test", "y@a.test", "z@b.test")
+        await rig.settled()
+        await rig.stop()
+
+    assert {each.recipients for each in sink.profiles["a"].deliveries[2:]} == {("x@a.test", "y@a.test"), ("z@b.test",)}
+
+
+@swiftly
+async def test_each_recipient_has_its_own_fate(loop: SwiftLoop, tmp_path: Path):
+    """Accepted, refused and deferred ones of one transaction; the deferred one comes again when the schedule says."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        rig.send("good@a.test", "unknown@a.test", "tempfail.1@a.test")
+        await rig.settled()
+        await rig.stop()
+
+    assert {
+        line["recipient"]: (line["event"], line["attempt"]) for line in rig.lines if line["event"] != "deferred"
+    } == {
+        "good@a.test": ("delivered", 1),
+        "unknown@a.test": ("bounced", 1),
+        "tempfail.1@a.test": ("delivered", 2),
+    }
+    [deferred] = rig.events("deferred")
+    assert deferred["next_attempt"] - deferred["time"] == pytest.approx(300, abs=1)
+
+
+@swiftly
+async def test_more_recipients_than_a_transaction_takes(loop: SwiftLoop, tmp_path: Path):
+    """They go in parts, and each content is counted and let go."""
+    default = PLAIN.replace("[retry]", "recipients_per_transaction = 7\n[retry]")
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=default)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        rig.send(*names(100, "a.test"))
+        await rig.settled()
+        await rig.stop()
+
+    assert sink.profiles["a"].recipients_max == 7
+    assert sink.profiles["a"].mails == 15
+
+
+@swiftly
+async def test_recipients_per_connection(loop: SwiftLoop, tmp_path: Path):
+    """No connection carries more, also where one message has more."""
+    default = PLAIN.replace("[retry]", "recipients_per_connection = 10\n[retry]")
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=default)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        for size in (25, 4, 4, 4, 10, 1, 1):
+            rig.send(*[f"{size}-{rig.count}-{number}@a.test" for number in range(size)])
+        await rig.settled()
+        await rig.stop()
+
+    by_connection: dict[int, int] = {}
+    for each in sink.profiles["a"].deliveries:
+        by_connection[each.connection] = by_connection.get(each.connection, 0) + len(each.recipients)
+    assert max(by_connection.values()) <= 10
+    assert sum(by_connection.values()) == 49
+
+
+@swiftly
+async def test_messages_per_connection(loop: SwiftLoop, tmp_path: Path):
+    """A connection that carried its number leaves, the next one carries on."""
+    default = PLAIN.replace("[retry]", "messages_per_connection = 5\n[retry]").replace("= 10", "= 2")
+    async with Sink([Profile(name="a", messages_per_connection=5)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=default)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        for name in names(52, "a.test"):
+            rig.send(name)
+        await rig.settled(60.0)
+        await rig.stop()
+
+    assert sink.profiles["a"].mails_over == 0
+    assert max(sink.profiles["a"].messages_per_connection) == 5
+    assert sink.profiles["a"].connections_max == 2
+
+
+@swiftly
+async def test_a_peer_that_takes_fewer_messages_a_connection_than_we_think(loop: SwiftLoop, tmp_path: Path):
+    """Its 421 to a later MAIL is no attempt: the message goes over the next connection within a moment."""
+    async with Sink([Profile(name="a", messages_per_connection=3)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 1"))
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        for name in names(12, "a.test"):
+            rig.send(name)
+        await rig.settled(60.0)
+        await rig.stop()
+
+    assert {line["attempt"] for line in rig.events("delivered")} == {1}
+    assert sink.profiles["a"].connections_total <= 5
+
+
+@swiftly
+async def test_too_many_recipients_go_again_at_once(loop: SwiftLoop, tmp_path: Path):
+    """452 4.5.3 to some while others were taken is no deferral."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        provider = sink.profiles["a"]
+        plain_rcpt, plain_mail = provider.rcpt, provider.mail
+        seen: list[str] = []
+
+        def mail(connection_number: int) -> str:
+            seen.clear()
+            return plain_mail(connection_number)
+
+        def rcpt(client: str, sender: str, recipient: str) -> Verdict:
+            verdict = plain_rcpt(client, sender, recipient)
+            seen.append(recipient)
+            return verdict if len(seen) <= 5 else verdict._replace(reply=b"452 4.5.3 Too many recipients\r\n")
+
+        provider.mail, provider.rcpt = mail, rcpt
+
+        rig.send(*names(12, "a.test"))
+        await rig.settled(10.0)
+        await rig.stop()
+
+    assert rig.events("deferred") == []
+    assert sorted(provider.by_recipient().values()) == [1] * 12
+
+
+@swiftly
+async def test_a_full_mailbox_is_not_asked_again_at_once(loop: SwiftLoop, tmp_path: Path):
+    """452 4.2.2 beside a delivered recipient is an attempt."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        rig.send("good@a.test", "full@a.test")
+        await rig.until(lambda: bool(rig.events("deferred")))
+        await rig.until(lambda: loop.time() > 1060)
+
+        assert sink.profiles["a"].attempts["full@a.test"] == 1
+        assert rig.events("deferred")[0]["attempt"] == 1
+        await rig.stop()
+
+
+# ---- time
+
+
+@swiftly
+async def test_mail_for_later_waits_and_gets_its_date(loop: SwiftLoop, tmp_path: Path):
+    """Not before send_at, with a Date of that time where it had none, and expiry counts from then."""
+    async with Sink([Profile(name="a", keep="contents")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        due_s = loop.wall_s() + 100_000.0  # more than the policy's expire
+
+        rig.send("b@a.test", send_at_s=due_s, date_missing=True)
+        loop.jump_s = 99_990.0
+        await rig.until(lambda: loop.wall_s() > due_s - 1)
+        early = len(sink.profiles["a"].deliveries)
+        await rig.settled(60.0)
+        await rig.stop()
+
+    assert early == 0
+    [delivery] = sink.profiles["a"].deliveries
+    assert delivery.content.startswith(b"Date: Mon, 16 Jun 2025 19:10:00 +0000\r\n")
+
+
+@swiftly
+async def test_expiry_behind_a_site_that_is_down(loop: SwiftLoop, tmp_path: Path):
+    """Mail that waits expires in time, each with its event; what a sender asked for holds too."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in names(30, "a.test"):
+            rig.send(name)
+        soon = rig.send("soon@a.test", expire_s=120.0)
+        await rig.until(lambda: bool(rig.events("expired")))
+        first = rig.events("expired")
+
+        loop.jump_s = 86_400.0
+        await rig.settled(30.0)
+        await rig.stop()
+
+    assert [(line["id"], line["queued_s"] < 125) for line in first] == [(soon, True)]
+    assert len(rig.events("expired")) == 31
+
+
+@swiftly
+async def test_expiry_behind_a_domain_that_cannot_be_resolved(loop: SwiftLoop, tmp_path: Path):
+    """Mail that comes while a look-up is put off is not given up before its time."""
+    rig = DeliveryRig(loop, tmp_path, port=2525)
+    rig.resolver.found["a.test"] = no_answer("a.test", "time-out")
+    rig.send("b@a.test")
+    await rig.until(lambda: rig.resolver.asked["a.test"] >= 5)
+    rig.send("c@a.test")
+    await rig.until(lambda: rig.resolver.asked["a.test"] >= 7)
+    assert rig.events("expired") == []
+
+    loop.jump_s = 86_400.0
+    await rig.settled(30.0)
+    await rig.stop()
+
+    assert len(rig.events("expired")) == 2
+    assert {line["recipient"] for line in rig.events("deferred")} == {"b@a.test"}
+
+
+@swiftly
+async def test_a_domain_is_found_at_last(loop: SwiftLoop, tmp_path: Path):
+    """Everything that waited for it goes out."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.resolver.found["a.test"] = no_answer("a.test", "time-out")
+        for name in names(20, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: rig.resolver.asked["a.test"] >= 4)
+
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        await rig.settled(30.0)
+        await rig.stop()
+
+    assert sink.messages == 20
+
+
+@pytest.mark.parametrize(
+    ("found", "address", "code"),
+    [
+        (no_domain("a.test"), "", 550),
+        (None, all_prohibited("mx.a.test", "10.0.0.1", "10.0.0.0/8"), 550),
+    ],
+    ids=["no domain", "all prohibited"],
+)
+def test_what_can_never_be_sent_is_bounced(
+    found: ResolveError | None, address: ResolveError | str, code: int, tmp_path: Path
+):
+    """At once, all that waits for it."""
+
+    @swiftly
+    async def main(loop: SwiftLoop) -> None:
+        rig = DeliveryRig(loop, tmp_path, port=2525)
+        rig.domain("a.test", "mx.a.test", address=address)
+        if found is not None:
+            rig.resolver.found["a.test"] = found
+        rig.send("b@a.test")
+        rig.send("c@a.test", "d@a.test")
+        await rig.settled(5.0)
+        await rig.stop()
+        assert [(line["code"], line["stage"], line["attempt"]) for line in rig.events("bounced")] == [
+            (code, "dns", 0)
+        ] * 3
+
+    main()
+
+
+# ---- trouble
+
+
+@swiftly
+async def test_a_site_that_is_down_is_probed_and_mail_flows_when_it_is_back(loop: SwiftLoop, tmp_path: Path):
+    """One knock at a time, ever rarer; only the head of the queue tells; afterwards all goes out at once."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+        for name in names(40, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: loop.time() > 2000)
+        told = rig.events("deferred")
+
+        await provider.set_down(False)
+        back_s = loop.time()
+        await rig.settled(200.0)
+        await rig.stop()
+
+    assert 10 <= len(told) <= 22
+    assert {line["stage"] for line in told} == {"connect"}
+    assert {line["recipient"] for line in told} == {"r0@a.test"}
+    assert {line["attempt"] for line in rig.events("delivered")} == {1}
+    times = sorted(line["time"] for line in rig.events("delivered"))
+    assert times[-1] - times[0] < 2
+    assert loop.time() - back_s < 200
+
+
+@swiftly
+async def test_the_next_host_is_tried_when_the_best_is_down(loop: SwiftLoop, tmp_path: Path):
+    """Without a deferral, and the dead one is not asked for every message."""
+    async with Sink([Profile(name="dead", down=True), Profile(name="good")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 1"))
+        rig.resolver.addresses_of["mx1.a.test"] = [sink.profiles["dead"].address]
+        rig.resolver.addresses_of["mx2.a.test"] = [sink.profiles["good"].address]
+        rig.domain("a.test", "mx1.a.test", "mx2.a.test")
+
+        for name in names(10, "a.test"):
+            rig.send(name)
+        await rig.settled(10.0)
+        await rig.stop()
+
+    assert rig.events("deferred") == []
+    assert {line["host"] for line in rig.events("delivered")} == {"mx2.a.test"}
+    assert sink.profiles["good"].connections_max == 1
+
+
+@swiftly
+async def test_the_last_of_many_hosts_is_found(loop: SwiftLoop, tmp_path: Path):
+    """However many dead addresses come before it."""
+    async with Sink([Profile(name="dead", down=True), Profile(name="good")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        for number in range(8):
+            rig.resolver.addresses_of[f"mx{number}.a.test"] = [sink.profiles["dead"].address]
+        rig.resolver.addresses_of["mx9.a.test"] = [sink.profiles["good"].address]
+        rig.domain("a.test", *[f"mx{number}.a.test" for number in (*range(8), 9)])
+
+        rig.send("b@a.test")
+        await rig.settled(60.0)
+        await rig.stop()
+
+    assert [line["host"] for line in rig.events("delivered")] == ["mx9.a.test"]
+
+
+@swiftly
+async def test_a_peer_that_hangs_up_on_every_mail_is_left_alone(loop: SwiftLoop, tmp_path: Path):
+    """No attempts are counted, no loop turns hot, and another message gets its chance each time."""
+    async with Sink([Profile(name="a")]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+        broken = True
+
+        def mail(connection_number: int) -> str:
+            if broken:
+                for connection in list(provider._connections):
+                    connection.transport.abort()
+                return "451 never said"
+            return ""
+
+        provider.mail = mail
+        for name in names(5, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: loop.time() > 1600)
+        knocks = provider.connections_total
+        told = {line["recipient"] for line in rig.events("deferred")}
+        broken = False
+        await rig.settled(200.0)
+        await rig.stop()
+
+    assert knocks < 25
+    assert told == set(names(5, "a.test"))
+    assert {line["attempt"] for line in rig.events("delivered")} == {1}
+
+
+@swiftly
+async def test_a_source_whose_probe_found_no_mail_left_does_not_block_the_site(loop: SwiftLoop, tmp_path: Path):
+    """The site was down; its only message expires while the probe connects; the next one goes out all the same."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+        rig.send("b@a.test", expire_s=4.0)
+        await rig.until(lambda: len(rig.events("deferred")) == 2)
+        await provider.set_down(False)
+        provider.profile.latency_s = 3.0
+        await rig.until(lambda: bool(rig.events("expired")))
+
+        rig.send("c@a.test")
+        await rig.settled(300.0)
+        await rig.stop()
+
+    assert [line["recipient"] for line in rig.events("delivered")] == ["c@a.test"]
+
+
+@swiftly
+async def test_a_provider_that_takes_fewer_connections_than_we_think(loop: SwiftLoop, tmp_path: Path):
+    """Those it takes carry the mail; for one more it is asked ever more rarely, not with every message."""
+    async with Sink([Profile(name="a", connections_max=3, latency_s=0.2)]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+
+        for name in names(1500, "a.test"):
+            rig.send(name)
+        await rig.settled(1000.0)
+        await rig.stop()
+
+    assert {line["attempt"] for line in rig.events("delivered")} == {1}
+    assert provider.connections_over < 30
+    assert loop.time() < 2000
+
+
+@swiftly
+async def test_an_uncertain_message_asks_the_same_host_first(loop: SwiftLoop, tmp_path: Path):
+    """Cut off at the final dot, it is put off and comes again to the host that perhaps has it."""
+    async with Sink([Profile(name="one"), Profile(name="two")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 2"))
+        for name in ("one", "two"):
+            rig.resolver.addresses_of[f"{name}.a.test"] = [sink.profiles[name].address]
+        rig.domain("a.test", "one.a.test", "two.a.test")
+        sink.profiles["one"].profile.down = False
+        rig.send("dropdot.1@a.test")
+        await rig.until(lambda: bool(rig.events("deferred")))
+        await sink.profiles["one"].set_down(True)
+        rig.send("keep@a.test")  # an idle connection to the other host stands when the retry is due
+        await rig.until(lambda: bool(rig.events("delivered")))
+        await sink.profiles["one"].set_down(False)
+
+        await rig.settled()
+        await rig.stop()
+
+    assert rig.events("deferred")[0]["uncertain"] is True
+    assert [line["host"] for line in rig.events("delivered")] == ["two.a.test", "one.a.test"]
+
+
+@swiftly
+async def test_many_uncertain_messages_each_ask_their_own_host_first(loop: SwiftLoop, tmp_path: Path):
+    """Also where they come back all at once, and another host is as good."""
+    async with Sink([Profile(name="one", latency_s=0.1), Profile(name="two", latency_s=0.1)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace('"5m"', '"1s"'))
+        for name in ("one", "two"):
+            rig.resolver.addresses_of[f"{name}.a.test"] = [sink.profiles[name].address]
+        rig.domain("a.test", "one.a.test", "two.a.test")
+        rig.resolver.found["a.test"] = MailHosts(
+            "a.test", (MxHost(10, "one.a.test"), MxHost(10, "two.a.test")), False, 0.0
+        )
+
+        for number in range(8):
+            rig.send(f"dropdot.1+{number}@a.test")
+        await rig.settled(60.0)
+        await rig.stop()
+
+    hosts = {line["recipient"]: line["host"] for line in rig.events("deferred")}
+    assert len(hosts) == 8
+    assert set(hosts.values()) == {"one.a.test", "two.a.test"}
+    assert {line["recipient"]: line["host"] for line in rig.events("delivered")} == hosts
+
+
+@swiftly
+async def test_retries_keep_their_source(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Greylisting knows a client by its address."""
+    monkeypatch.setattr("bench.provider.monotonic", loop.time)
+    sources = [SourceAddress(name, f"127.0.1.{name[1]}", "", f"{name}.test") for name in ("s1", "s2", "s3")]
+    async with Sink([Profile(name="a", greylist_s=1.0)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, sources=sources)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+
+        for name in names(12, "a.test"):
+            rig.send(name)
+        await rig.settled()
+        await rig.stop()
+
+    by_recipient: dict[str, set[str]] = {}
+    for line in rig.lines:
+        by_recipient.setdefault(line["recipient"], set()).add(line["source"])
+    assert all(len(used) == 1 for used in by_recipient.values())
+    assert {line["attempt"] for line in rig.events("delivered")} == {2}
+    assert len(set.union(*by_recipient.values())) == 3
+
+
+@swiftly
+async def test_a_broken_tls_goes_in_clear_on_a_new_connection(loop: SwiftLoop, tmp_path: Path):
+    """STARTTLS that fails is not tried on every connection, where the policy lets mail go in clear."""
+    async with Sink([Profile(name="a", extensions=["STARTTLS"])]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 1"))
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+
+        rig.send("b@a.test")
+        rig.send("c@a.test")
+        await rig.settled(30.0)
+        await rig.stop()
+
+    assert [line.get("tls", "") for line in rig.events("delivered")] == ["", ""]
+    assert provider.connections_total == 2
+    assert rig.events("deferred") == []
+
+
+@swiftly
+async def test_a_route_goes_before_mx(loop: SwiftLoop, tmp_path: Path):
+    """Its hosts are tried in order, by name or address, at their own ports."""
+    async with Sink([Profile(name="dead", down=True), Profile(name="relay")]) as sink:
+        hosts = (("dead.test", sink.port), ("127.0.0.3", sink.port))
+        rig = DeliveryRig(loop, tmp_path, port=1, routes=[Route(("*.corp.test",), hosts, "")])
+        rig.resolver.addresses_of["dead.test"] = [sink.profiles["dead"].address]
+        rig.resolver.addresses_of["127.0.0.3"] = ["127.0.0.3"]
+
+        rig.send("b@x.corp.test", "c@y.corp.test")
+        await rig.settled(30.0)
+        await rig.stop()
+
+    assert sink.profiles["relay"].recipients == 2
+    assert {line["host"] for line in rig.events("delivered")} == {"127.0.0.3"}
+
+
+# ---- memory
+
+
+@swiftly
+async def test_what_waits_leaves_memory_and_comes_back(loop: SwiftLoop, tmp_path: Path):
+    """Behind a site that is down nothing stays resident, with priorities kept when it is back."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        provider = sink.profiles["a"]
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 1"))
+        rig.domain("a.test", "mx.a.test", address=provider.address)
+        for number in range(100):
+            rig.send(f"p{number % 10}-{number}@a.test", priority=number % 10)
+        await rig.until(lambda: loop.time() > 1010)
+        resident = rig.dispatcher.memory.resident_bytes
+        rig.disk.is_cached = False
+
+        await provider.set_down(False)
+        await rig.settled(200.0)
+        await rig.stop()
+
+    order = [int(each.recipients[0][1]) for each in provider.deliveries]
+    assert resident == 0
+    assert order[1:] == sorted(order[1:], reverse=True)
+
+
+@swiftly
+async def test_memory_is_bounded(loop: SwiftLoop, tmp_path: Path):
+    """Ten times as much as may be resident goes through, in order and whole."""
+    async with Sink([Profile(name="a", latency_s=0.1, keep="contents")]) as sink:
+        rig = DeliveryRig(
+            loop, tmp_path, port=sink.port, memory_bytes_max=200_000, default=PLAIN.replace("= 10", "= 2")
+        )
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        most = 0
+
+        for number in range(100):
+            rig.send(f"r{number}@a.test", content=b"Message-ID: <%d>\r\n\r\n" % number + b"x" * 20_000 + b"\r\n")
+        for finals in range(100):
+            most = max(most, rig.dispatcher.memory.resident_bytes)
+            await rig.until(lambda finals=finals: rig.finals > finals)
+        await rig.settled()
+        await rig.stop()
+
+    assert most <= 200_000 + 2 * 20_100
+    assert set(sink.profiles["a"].ids().values()) == {1}
+    assert all(len(each.content) > 20_000 for each in sink.profiles["a"].deliveries)
+
+
+@swiftly
+async def test_a_message_that_cannot_be_read_back_stops_nobody(loop: SwiftLoop, tmp_path: Path):
+    """The store sets it aside; all others arrive."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in names(20, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: loop.time() > 1010)
+        path = rig.disk.paths()[0]
+        at = rig.disk.contents(path).find(b"Message-ID: <m7>")
+        rig.disk.change(path, at, b"XXXX")
+        at = rig.disk.contents(path).find(b"r8@a.test")
+        rig.disk.change(path, at, b"X")
+
+        await sink.profiles["a"].set_down(False)
+        await rig.until(lambda: len(rig.fates()) == 18)
+        await rig.until(lambda: rig.dispatcher.jobs == 0)
+        rig.is_clean()
+        await rig.stop()
+
+    assert rig.store.set_aside == 2
+
+
+@swiftly
+async def test_an_error_of_ours_stops_only_its_message(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is set aside and tried again later; its site goes on."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        settle = rig.dispatcher.fates.settle
+        broken = {2}
+
+        def fail_once(pool: Pool, job: Job, outcomes: Sequence[Outcome], way: Way, was_used: bool) -> None:
+            if job.seq % 10 in broken:
+                broken.clear()
+                raise RuntimeError("ours")
+            settle(pool, job, outcomes, way, was_used)
+
+        monkeypatch.setattr(rig.dispatcher.fates, "settle", fail_once)
+        for name in names(10, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: len(rig.fates()) == 9, 5.0)
+        await rig.settled()
+        await rig.stop()
+
+    assert rig.dispatcher.errors == 1
+    assert [str(each["exception"]) for each in loop.problems] == ["ours"]
+    loop.problems.clear()
+
+
+# ---- start and stop
+
+
+@swiftly
+async def test_what_waited_at_a_restart_goes_on(loop: SwiftLoop, tmp_path: Path):
+    """Attempts, due times and fates already reached are as before."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("good@a.test", "tempfail.2@a.test", "full@a.test")
+        await rig.until(lambda: len(rig.events("deferred")) == 2)
+        await rig.stop()
+
+        (tmp_path / "2").mkdir()
+        after = DeliveryRig(loop, tmp_path / "2", port=sink.port, disk=rig.disk)
+        after.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for seq, _, parts in after.recovered.waiting:
+            after.dispatcher.found(seq, parts)
+        await after.until(lambda: bool(after.events("delivered")))
+        await after.stop()
+
+    assert [(line["recipient"], line["attempt"]) for line in after.events("delivered")] == [("tempfail.2@a.test", 3)]
+    assert min(line["attempt"] for line in after.events("deferred")) == 2
+    assert sink.profiles["a"].by_recipient() == {"good@a.test": 1, "tempfail.2@a.test": 1}
+
+
+@swiftly
+async def test_stopping_lets_transactions_end_and_begins_none(loop: SwiftLoop, tmp_path: Path):
+    """What is under way is delivered, the rest stays in the queue, unharmed."""
+    async with Sink([Profile(name="a", latency_s=1.0)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace("= 10", "= 3"))
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in names(30, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: sink.profiles["a"].mails >= 6)
+
+        mails = sink.profiles["a"].mails
+        await rig.dispatcher.stop(25.0)
+        await rig.until(lambda: rig.dispatcher.connections == 0, 60.0)
+
+    assert sink.profiles["a"].mails <= mails + 3  # a MAIL that was on its way to the sink
+    assert sink.profiles["a"].messages == len(rig.events("delivered"))
+    assert rig.store.items == 30 - len(rig.events("delivered"))
+    assert rig.events("deferred") == []
