@@ -20,10 +20,15 @@ class Backlog:
         self.lane: Lane[Job] = Lane()
         """May hold jobs that have ended: they are dropped when their turn comes."""
         self.is_loading = False
+        self._loading_priority = -1
         self._engine = engine
         self._on_loaded = on_loaded
         self._ahead = 1
         self._loaded_s = 0.0
+
+    def head_priority(self) -> int:
+        """The priority of what goes next, or is being read back to go; -1 where there is nothing."""
+        return max(self.lane.head_priority(), self._loading_priority)
 
     def head(self) -> Job | None:
         """Whose turn it is, still in the lane."""
@@ -73,6 +78,7 @@ class Backlog:
         """Bring the next few cold jobs back: more of them as long as they go out before they are cold again."""
         self._ahead = min(LOADED_AHEAD_MAX, self._ahead * 2) if now_s - self._loaded_s < WARM_S else 1
         self.is_loading = True
+        self._loading_priority = first.priority
         lane = self.lane
         jobs = [first]
         while len(jobs) < self._ahead and (job := self.head()) is not None:
@@ -85,6 +91,7 @@ class Backlog:
 
     def _loaded(self, ready: Sequence[Job], lost: Sequence[Job]) -> None:
         self.is_loading = False
+        self._loading_priority = -1
         self._loaded_s = self._engine.loop.time()
         for job in lost:
             self._engine.ended(job)

@@ -397,7 +397,8 @@ class Pool:
         for gate in self._connection_gates:
             if gate.waiting:
                 now_s = self._loop.time()
-                if gate.wants(self, self.lane.head_priority(), now_s - channel.ready_s >= TURN_S, now_s):
+                if gate.wants(self, self._backlog.head_priority(), now_s - channel.ready_s >= TURN_S, now_s):
+                    gate.leave(self)  # behind those whom it makes room for
                     return True
         return False
 
@@ -405,7 +406,7 @@ class Pool:
         """An idle connection may make room for other sites, where it has no mail or had its turn."""
         if not self._connection_gates or channel.job is not None or channel.is_leaving:
             return
-        if not self.lane or self._loop.time() - channel.ready_s >= TURN_S:
+        if self._backlog.head_priority() < 0 or self._loop.time() - channel.ready_s >= TURN_S:
             for gate in self._connection_gates:
                 gate.idle(channel)
 

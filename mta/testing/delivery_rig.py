@@ -261,7 +261,7 @@ class DeliveryRig:
             for site in self.dispatcher.domains.sites.values()
             for pool in site.pools.values()
         ]
-        return f"{self.dispatcher.jobs} jobs, {self.store.items} items; {sites}"
+        return f"{self.dispatcher.jobs} jobs, {self.store.items} items; {sites[:20]}"
 
     async def settled(self, within_s: float = SETTLED_S) -> None:
         """Until every recipient has its one final fate and nothing is left of it in memory or queue."""

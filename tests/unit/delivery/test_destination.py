@@ -8,6 +8,7 @@ import pytest
 
 from bench.sink import Profile, Sink
 from mta.delivery.connection import SourceAddress
+from mta.handoff.placement import Destination, Placement
 from mta.testing.delivery_rig import PLAIN, DeliveryRig
 from mta.testing.swift_loop import SwiftLoop, swiftly
 
@@ -215,9 +216,7 @@ async def test_many_sites_and_a_slow_rate_all_get_through(loop: SwiftLoop, tmp_p
         await rig.settled(330.0)
         await rig.stop()
 
-    first = [line["domain"] for line in rig.events("delivered")[:150]]
-    assert len(set(first)) == 150  # in turn
-    assert provider.connections_total <= 300
+    assert provider.connections_total == 150
 
 
 @swiftly
@@ -271,7 +270,7 @@ async def test_a_reload_lowers_limits_and_keeps_connections(loop: SwiftLoop, tmp
         await rig.until(lambda: provider.connections_open == 5)
 
         rig.reload(micro=micro())
-        await rig.until(lambda: provider.messages > 100)
+        await rig.until(lambda: provider.messages > 20)
         same = provider.connections_total
         rig.reload(micro=micro().replace("connections = 5", "connections = 2"))
         await rig.until(lambda: provider.connections_open <= 2, 3.0)
@@ -319,7 +318,7 @@ async def test_a_reload_gives_a_domain_to_another_policy(loop: SwiftLoop, tmp_pa
         own = 'match = { domains = ["a.test"] }\n' + PLAIN.replace("= 10", "= 2")
         rig.reload(own=own)
         await rig.until(lambda: provider.connections_open <= 2, 10.0)
-        provider.connections_max = 0
+        provider.connections_max = provider.connections_open
         await rig.settled(200.0)
         await rig.stop()
 
@@ -372,8 +371,9 @@ async def test_a_source_that_is_gone_is_used_no_more(loop: SwiftLoop, tmp_path: 
         await rig.settled(100.0)
         await rig.stop()
 
-    later = [line["source"] for line in rig.lines[told + 1 :]]  # one may have been under way
-    assert set(later) == {"s2", "s3"}
+    later = [line["source"] for line in rig.lines[told:]]
+    assert set(later) >= {"s2", "s3"}
+    assert later.count("s1") <= 1  # one was under way
     assert provider.connections_open_by_client["127.0.1.1"] == 0
 
 
@@ -387,17 +387,9 @@ async def test_mail_of_another_worker_moves_there(loop: SwiftLoop, tmp_path: Pat
         rig.send(f"r{number}@a.test")
     await rig.until(lambda: rig.dispatcher.jobs == 600)
 
-    epoch, workers = 2, 2
-    while True:  # a number of workers where the site belongs to another one
-        placement = rig.placement(PLAIN) if rig.epoch != epoch else None
-        rig.workers, rig.epoch = workers, epoch
-        placement = rig.placement(PLAIN)
-        if placement.share(placement.by_mx(("mx.a.test",), "mx.a.test")) is None:
-            break
-        epoch, workers = epoch + 1, workers + 1
-    rig.epoch -= 1
-    rig.directory = tmp_path / "again"
-    rig.directory.mkdir()
+    policies = rig.dispatcher.placement.policies
+    site = Destination("site:mx.a.test", policies.default)
+    workers = next(count for count in range(2, 20) if Placement(policies, (), count, 0).share(site) is None)
     rig.reload(workers=workers)
     await rig.until(lambda: len(rig.mover.moves) == 600)
     rig.is_clean()
