@@ -7,8 +7,10 @@ workers is settled; mail that waits goes out; only then, when the supervisor say
 import argparse
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 - getaddrinfo imports it when first called, which fails without a free descriptor
 import gc
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -330,6 +332,7 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._retirements)
+        await self.mesh.close()  # before the stores: a frame must not meet a closed one
         mark = self.owner.mark()
         if not await self.event_log.close():
             self.owner.events_written(mark)
@@ -337,7 +340,6 @@ class Worker:
             if log != self.number:
                 await store.close()
         await self.store.close()
-        await self.mesh.close()
         await self.resolver.close()
 
 
@@ -414,6 +416,12 @@ def _supervisor_gone() -> None:
     os._exit(1)
 
 
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have: each client and each connection out is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     """Entry of the worker process; started by the supervisor alone."""
     parser = argparse.ArgumentParser(prog="python -m mta.worker", description=__doc__)
@@ -423,6 +431,7 @@ def main() -> None:
     parser.add_argument("--control", required=True, type=int, help="descriptor of the line to the supervisor")
     parser.add_argument("--sockets", required=True, help="descriptors of the bound sockets, one a listener")
     args = parser.parse_args()
+    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(serve(args))
     os._exit(status)  # threads that wait for a dead disk must not keep a stopped server alive
