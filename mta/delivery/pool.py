@@ -153,6 +153,9 @@ class Pool:
                 return
             job = self._backlog.next(self._recipients_max, now_s)
             if job is None:
+                if self._backlog.is_loading:
+                    for gate in self._turn_gates:
+                        gate.expect(self)
                 break
             if job.prefer_host:
                 channel = self._at_host(job, now_s)

@@ -188,7 +188,7 @@ address = "127.0.0.1:{self.smtp_port}"
         return pids
 
     def worker_of(self, client_port: int) -> int:
-        """Which worker holds the connection that comes from this port of ours; raises ServerEndedError where none does."""
+        """Which worker holds the connection from this port of ours; raises ServerEndedError where none does."""
         ports = (f":{self.smtp_port:04X}", f":{client_port:04X}")
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, *_, inode = line.split()[:10]

@@ -148,6 +148,7 @@ def test_lane_against_lists(steps: list[tuple[str, int]]) -> None:
             assert lane.peek() == lists[highest][0]
             assert lane.pop() == lists[highest].pop(0)
         assert len(lane) == sum(map(len, lists))
+        assert sorted(lane) == sorted(number for found in lists for number in found)
         assert lane.head_priority() == max((number for number, found in enumerate(lists) if found), default=-1)
 
 

@@ -1,0 +1,113 @@
+"""A pool under all kinds of weather at once: whatever the peers do, limits hold and every recipient has one fate."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bench.sink import Profile, Sink
+from mta.delivery.connection import SourceAddress
+from mta.testing.delivery_rig import DeliveryRig
+from mta.testing.swift_loop import SwiftLoop, swiftly
+
+WORDS = ("ok", "ok", "ok", "ok", "unknown", "tempfail.2", "421.1", "drop.1", "deferdot.1", "spam", "dropdot.1", "slow")
+
+
+def policy(random: Random) -> str:
+    """Limits of every kind, tight ones, at every level."""
+    return f"""
+match = {{ mx = ["*.prov.test"] }}
+tls = "none"
+[limits]
+connections = {random.choice([1, 2, 4])}
+connection_rate = {random.choice(['"none"', '"20/s"'])}
+messages_per_connection = {random.choice([0, 1, 3, 10])}
+rate = {random.choice(['"none"', '"10/s"'])}
+recipients_per_transaction = {random.choice([0, 1, 3])}
+recipients_per_connection = {random.choice([0, 5])}
+mix_domains = {random.choice(["true", "false"])}
+[source_limits]
+connections = {random.choice([0, 1, 3])}
+rate = {random.choice(['"none"', '"20/s"'])}
+[provider_limits]
+connections = {random.choice([0, 2, 5])}
+rate = {random.choice(['"none"', '"30/s"'])}
+[retry]
+schedule = ["10s", "60s"]
+jitter = "20%"
+expire = "2h"
+"""
+
+
+def assert_limits(rig: DeliveryRig) -> None:
+    """At this moment no meter counts more than it may."""
+    for destination in rig.dispatcher.domains.destinations.values():
+        meters = [destination.provider_limit.meter]
+        meters += [pool.meter for site in destination.sites.values() for pool in site.pools.values()]
+        meters += [destination.source_limit(source).meter for source in rig.sources]
+        assert all(meter.connections_open <= meter.connections_max for meter in meters)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_weather(seed: int, tmp_path: Path):
+    """Sites that go down and come back, peers that defer, drop and throttle, in a few kilobytes of memory."""
+
+    @swiftly
+    async def main(loop: SwiftLoop) -> None:
+        random = Random(seed)
+        text = policy(random)
+        sources = [SourceAddress(f"s{number}", f"127.0.1.{number}", "", f"s{number}.test") for number in (1, 2)]
+        profiles = [
+            Profile(
+                name=f"p{number}",
+                latency_s=random.choice([0.0, 0.05]),
+                messages_per_connection=random.choice([0, 0, 4]),
+                connections_max=random.choice([0, 0, 1]),
+                deferred_percent=random.choice([0, 20]),
+            )
+            for number in range(4)
+        ]
+        async with Sink(profiles) as sink:
+            rig = DeliveryRig(
+                loop, tmp_path, port=sink.port, sources=sources, memory_bytes_max=random.choice([3_000, 1 << 20]),
+                prov=text,
+            )  # fmt: skip
+            rig.disk.is_cached = random.random() < 0.5
+            providers = list(sink.profiles.values())
+            for number in range(8):
+                hosts = [f"mx{number // 2}-{which}.prov.test" for which in range(2)]
+                for which, host in enumerate(hosts):
+                    rig.resolver.addresses_of[host] = [providers[(number // 2 + which) % 4].address]
+                rig.domain(f"d{number}.test", *hosts)
+            for number in range(250):
+                recipients = {
+                    f"{random.choice(WORDS)}+{number}-{part}@d{random.randrange(8)}.test"
+                    for part in range(random.choice([1, 1, 1, 2, 7]))
+                }
+                rig.send(*recipients, priority=random.randrange(10))
+                if number % 50 == 20:
+                    provider = random.choice(providers)
+                    await provider.set_down(not provider.profile.down)
+                    await rig.until(lambda until_s=loop.time() + random.choice([0.3, 3]): loop.time() > until_s)
+                    assert_limits(rig)
+                if number == 120:
+                    rig.reload(prov=text)
+            for provider in providers:
+                await provider.set_down(False)
+            while rig.finals < len(rig.accepted):
+                await rig.until(lambda until_s=loop.time() + 5: loop.time() > until_s)
+                assert_limits(rig)
+                assert loop.time() < 10_000, rig.left()
+            await rig.settled()
+            await rig.stop()
+            for destination in rig.dispatcher.domains.destinations.values():
+                assert destination.provider_limit.meter.connections_open == 0
+        by_recipient: dict[str, int] = {}
+        for provider in providers:
+            for recipient, count in provider.by_recipient().items():
+                by_recipient[recipient] = by_recipient.get(recipient, 0) + count
+        delivered = {line["recipient"] for line in rig.events("delivered")}
+        assert by_recipient == dict.fromkeys(delivered, 1)
+        assert not rig.events("expired")
+
+    main()
