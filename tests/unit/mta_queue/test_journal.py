@@ -158,7 +158,7 @@ def test_fates_ride_with_the_next_append() -> None:
 
 
 def test_a_crowd_gathers() -> None:
-    """Behind a group of many the next one begins two milliseconds after it; behind a group of few at once."""
+    """Behind a group of many the next one begins four milliseconds after it; behind a group of few at once."""
     rig = Rig()
     for _ in range(CROWD):
         rig.append()
