@@ -2,7 +2,8 @@
 
 What is appended while the disk is busy waits and goes out together as the next group. One group is under way at a
 time, in a thread of its own; everything else happens in the loop's thread. A single append goes at once; where many
-come together a group gathers for up to four milliseconds, because a group costs the same whether it has four or forty.
+come together a group gathers until it is as large as the last one, or for four milliseconds, because a group costs the same
+whether it has four or forty.
 
 A write or sync that failed is never asked again: after a failed fdatasync the kernel may have dropped the pages and
 would report the next one as a success. The segment is abandoned as it is, and a new one begins with the fates that
@@ -77,7 +78,8 @@ class Journal:
         self._scheduled = False
         self._fates_planned = False
         self._begun_s = 0.0
-        self._is_crowded = False
+        self._crowd = 0
+        self._gathering: asyncio.TimerHandle | None = None
         self._in_flight: Group | None = None
         self._error: OSError | None = None
         self._retry_s = 0.0
@@ -127,8 +129,13 @@ class Journal:
         length = len(head) + len(content)
         self._append_bytes += length
         self.pending_bytes += length
-        if not self._scheduled and self._in_flight is None:
-            self._arrange()
+        if not self._scheduled:
+            if self._in_flight is None:
+                self._arrange()
+        elif self._gathering is not None and len(self._appends) >= self._crowd:
+            self._gathering.cancel()
+            self._gathering = None
+            self._begin_soon()
 
     def fate(self, data: bytes, segment: int | None, on_durable: Callable[[], None] | None = None) -> None:
         """A record about an item of that segment; synced only where somebody waits for it."""
@@ -182,17 +189,21 @@ class Journal:
             return
         if self._appends or self._waiters or self._carry:
             self._scheduled = True
-            wait_s = self._begun_s + GATHER_S - self._loop.time() if self._is_crowded else 0.0
-            if wait_s > 0:
-                self._loop.call_later(wait_s, self._begin)
+            wait_s = self._begun_s + GATHER_S - self._loop.time() if self._crowd >= CROWD else 0.0
+            if wait_s > 0 and len(self._appends) < self._crowd:
+                self._gathering = self._loop.call_later(wait_s, self._begin)
             else:
-                self._loop.call_soon(self._begin)
+                self._begin_soon()
         elif self._fates and not self._fates_planned:
             self._fates_planned = True
             if self._fates_wait_s > 0:
                 self._loop.call_later(self._fates_wait_s, self._begin_fates)
             else:
                 self._loop.call_soon(self._begin_fates)
+
+    def _begin_soon(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(self._begin)
 
     def _begin_fates(self) -> None:
         self._fates_planned = False
@@ -202,6 +213,7 @@ class Journal:
     def _begin(self) -> None:
         """Sends off what waits as one group."""
         self._scheduled = False
+        self._gathering = None
         if self._in_flight is not None or not self._has_work():
             return
         assert self._loop is not None
@@ -220,7 +232,7 @@ class Journal:
         group.first_number = group.appends[0][0] if group.appends else self.next_number
         group.told = self._catalog.told
         self._begun_s = self._loop.time()
-        self._is_crowded = len(group.appends) >= CROWD
+        self._crowd = len(group.appends)
         self._jobs.submit(lambda: self._commit(group))
 
     def _take_appends(self) -> Group:
@@ -291,7 +303,7 @@ class Journal:
                 for seq, entry, head, content, _, _ in group.appends:
                     place(seq, entry, segment, offset)
                     offset += len(head) + len(content)
-            if self._is_crowded or not self._appends:
+            if self._crowd >= CROWD or not self._appends:
                 self._arrange()
             else:
                 self._begin()

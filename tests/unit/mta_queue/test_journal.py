@@ -177,6 +177,24 @@ def test_a_crowd_gathers() -> None:
     assert (gathered, synced, rig.disk.calls["sync"]) == (0, 1, 2)
 
 
+def test_a_crowd_that_is_complete_waits_no_longer() -> None:
+    """A group that is as large as the last one begins before its four milliseconds are over."""
+    rig = Rig()
+    for _ in range(CROWD):
+        rig.append()
+    rig.loop.settle()
+    rig.disk.calls.clear()
+
+    for _ in range(CROWD - 1):
+        rig.append()
+        rig.loop.settle()
+    incomplete = rig.disk.calls["sync"]
+    rig.append()
+    rig.loop.settle()
+
+    assert (incomplete, rig.disk.calls["sync"]) == (0, 1)
+
+
 def test_many_unsynced_fates_are_synced(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would have to be written again after a failure does not grow without bound."""
     monkeypatch.setattr(journal, "FATES_UNSYNCED_BYTES_MAX", 500)
