@@ -12,7 +12,6 @@ politely. Nothing but loopback is ever spoken to.
 
 import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -28,8 +27,6 @@ from bench.sink import Settings
 from bench.temper import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
-PORTS = range(20_000, 32_000)  # below those that the system gives to outgoing connections, which could take one
-PORT_TRIES_MAX = 200
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 35.0  # the server may take 30 s for what is under way
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -212,20 +209,6 @@ events = "events.jsonl"
 def mta() -> str:
     """The command beside the Python that runs this."""
     return str(Path(sys.executable).parent / "mta")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody holds now, neither for TCP nor for UDP."""
-    for _ in range(PORT_TRIES_MAX):
-        port = random.choice(PORTS)
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind((host, port))
-                udp.bind((host, port))
-            except OSError:
-                continue
-        return port
-    raise RigError("no free port was found")
 
 
 def is_listening(host: str, port: int, greeting: bytes = b"") -> bool:

@@ -14,8 +14,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from mta.config import Config, ConfigError, load
+from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
 from mta.reporting.rotate import Rotator
+from mta_policies.layers import BUILT_IN
 from mta_queue.disk import DiskFile, LogLockedError, OsDisk
 
 LOCK_NAME = "server.lock"
@@ -63,7 +65,7 @@ async def bind_soon(config: Config) -> list[socket.socket]:
 
 
 def bind(config: Config) -> list[socket.socket]:
-    """One socket for every listener and worker; raises PortError, naming the address and where it is written."""
+    """One socket for every listener and worker; raises PortError, naming the address and where it is written, if it is."""
     sockets = []
     for number, listener in enumerate(config.listeners):
         family = socket.AF_INET6 if ":" in listener.address.host else socket.AF_INET
@@ -84,7 +86,8 @@ def bind(config: Config) -> list[socket.socket]:
         except OSError as error:
             for each in sockets:
                 each.close()
-            raise PortError(f"{where}: cannot listen on {listener.address}: {error.strerror}") from error
+            why = f"cannot listen on {listener.address}: {error.strerror}"
+            raise PortError(why if where == BUILT_IN else f"{where}: {why}") from error
     return sockets
 
 
@@ -122,7 +125,9 @@ class Supervisor:
         self._stop = asyncio.Event()
         count = config.worker_count
         self._sockets = sockets
-        self.addresses = [_shown(sockets[number * count].getsockname()) for number in range(len(config.listeners))]
+        self.addresses = [
+            Endpoint(*sockets[number * count].getsockname()[:2]) for number in range(len(config.listeners))
+        ]
         self._children = [
             _Child(number, [sockets[listener * count + number] for listener in range(len(config.listeners))])
             for number in range(count)
@@ -317,11 +322,6 @@ class Supervisor:
             bound.close()
         say("stopped")
         return status
-
-
-def _shown(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def say(text: str) -> None:

@@ -214,7 +214,7 @@ def _explain(args: argparse.Namespace) -> int:
     try:
         domain = routing_domain(args.address.rpartition("@")[2])
     except ValueError:
-        print(f"{args.address} has no domain that mail could go to", file=sys.stderr)
+        print(f"{args.address or 'an empty address'} has no domain that mail could go to", file=sys.stderr)
         return EXIT_WRONG
     found = _find(loaded, domain)
     answer = _answer(loaded, found, args.address, domain, sources)
@@ -264,7 +264,7 @@ def _find(loaded: Config, domain: str) -> Found:
         at = policies.origin(decided.policy.name, ("match", "domains"))
         return Found(decided, f"{at} names the domain, which wins over its MX", hosts, trouble)
     if hosts is None:
-        return Found(None, "no policy names the domain, and its MX hosts are not known", None, trouble)
+        return Found(None, "no policy names the domain, and there are no MX hosts to match", None, trouble)
     destination = placement.by_mx(hosts.names, site_name(hosts.names))
     if destination.policy.name == DEFAULT:
         return Found(destination, "no policy matches the domain or all of its MX hosts", hosts, "")
@@ -337,7 +337,7 @@ def _print_answer(answer: dict[str, object]) -> None:
         value = answer.get(key)
         if key == "mx" and isinstance(value, list):
             shown = ", ".join(f"{preference} {host}" for preference, host in value)
-            value = f"none, the domain's own address: {shown}" if answer["implicit"] else shown
+            value = f"none; its own address: {value[0][1]}" if answer["implicit"] else shown
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         if value is not None:

@@ -15,6 +15,7 @@ import msgspec
 
 from mta.cli import EXIT_DONE, EXIT_USAGE, EXIT_WRONG, Subparsers
 from mta.model import envelope
+from mta.reporting.events import decode_note
 from mta_queue import inspection, record
 from mta_queue.disk import OsDisk
 from mta_queue.inspection import Met, Report
@@ -131,7 +132,7 @@ def _record_values(found: Record) -> dict[str, object]:
         if found.parts:
             values["parts"] = list(found.listed_parts())
         if note := found.note():
-            values["note"] = note.decode("utf-8", "backslashreplace")
+            values |= _note_values(note)
     elif found.kind == record.TOLD:
         values = {"position": found.seq}
     if found.due_s:
@@ -146,6 +147,16 @@ def _envelope_values(meta: bytes) -> dict[str, object]:
     except msgspec.DecodeError:
         return {}
     return {"sender": decoded.sender, "recipients": [recipient.address for recipient in decoded.recipients]}
+
+
+def _note_values(note: bytes) -> dict[str, object]:
+    """What the server wrote down with a fate; the bytes where it is none of this version."""
+    try:
+        fate = decode_note(note)
+    except msgspec.DecodeError:
+        return {"note": note.decode("utf-8", "backslashreplace")}
+    values = {"fate": fate.event, "host": fate.way.host, "attempt": fate.attempt, "stage": fate.stage}
+    return {key: value for key, value in values.items() if value} | {"reply": str(fate.reply)}
 
 
 def _line(values: dict[str, object]) -> str:

@@ -5,6 +5,7 @@ The client is aiosmtplib and not our own, so that this command is also an indepe
 
 import argparse
 import asyncio
+import os
 import re
 import socket
 import sys
@@ -210,11 +211,19 @@ async def hand_over(
     except aiosmtplib.SMTPNotSupported as error:
         raise SendError(f"{where} takes no addresses that are not ASCII (SMTPUTF8)", EXIT_WRONG) from error
     except (aiosmtplib.SMTPException, OSError) as error:
-        raise SendError(f"no server answers at {where}: {_one_line(str(error))}", EXIT_UNAVAILABLE) from error
+        raise SendError(f"no server answers at {where}: {_why_not(error)}", EXIT_UNAVAILABLE) from error
     except ValueError as error:  # UnicodeEncodeError among them
         raise SendError(f"not an address: {error}", EXIT_USAGE) from error
     refused = [f"{address}: {said.code} {_one_line(said.message)}" for address, said in errors.items()]
     return refused, f"250 {_one_line(reply)}"
+
+
+def _why_not(error: Exception) -> str:
+    """The system's own words where it gave some: the library's repeat the address."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno is None:
+        return _one_line(str(error))
+    return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # below 0: a name was not found
 
 
 def _one_line(text: str) -> str:

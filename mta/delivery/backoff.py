@@ -64,6 +64,10 @@ class Backoff:
         if self.failures:
             self._probe = connection
 
+    def is_probe(self, connection: object) -> bool:
+        """Whether others wait for the end of this one."""
+        return self._probe is connection
+
     def end(self, connection: object) -> bool:
         """A connection failed or is closed. -> True: it was the probe, somebody else may try."""
         if self._probe is not connection:

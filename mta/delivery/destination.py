@@ -47,6 +47,10 @@ class Destination:
         self._takes_over = is_claimed
         """Its limits go on where another worker's stopped; afterwards they are its own."""
 
+    def take_over(self) -> None:
+        """What others used of the limits is ours with the next claim."""
+        self._takes_over = True
+
     def source_limit(self, source: SourceAddress) -> SharedLimit:
         """The limit of one source over all sites of this destination."""
         limit = self._source_limits.get(source.name)

@@ -295,10 +295,7 @@ class Dispatcher:
                 self.ended(job)
             for job in ready:
                 job.state = WAITING
-                try:
-                    self.fates.expire(job)
-                except Exception as error:  # noqa: BLE001 - one job must not keep the others
-                    self.set_aside(job, error)
+                self.fates.expire(job)
             self._expire()
 
         self.memory.load_envelopes(jobs, self.loop.time(), loaded)

@@ -40,6 +40,10 @@ class Plan(Protocol):
         """A job left memory."""
         ...
 
+    def set_aside(self, job: Job, error: Exception) -> None:
+        """An error of ours stopped a job."""
+        ...
+
 
 class Fates:
     """Decides, records, tells."""
@@ -156,8 +160,7 @@ class Fates:
     def bounce(self, job: Job, stage: str, reply: Reply, way: Way = NO_WAY) -> None:
         """Never, for all recipients of a job that waits."""
         self.bounced += len(job.parts)
-        self._end(job, job.parts, "bounced", reply, stage, job.attempts, way)
-        self._plan.ended(job)
+        self._give_up(job, "bounced", reply, stage, way)
 
     def bounce_waiting(self, pool: Pool, stage: str, reply: Reply) -> None:
         """Nothing can ever be sent to this site."""
@@ -170,8 +173,15 @@ class Fates:
         if job.state == ENDED:
             return
         self.expired += len(job.parts)
-        self._end(job, job.parts, "expired", EXPIRED, "local", job.attempts, NO_WAY)
-        self._plan.ended(job)
+        self._give_up(job, "expired", EXPIRED, "local", NO_WAY)
+
+    def _give_up(self, job: Job, event: FateKind, reply: Reply, stage: str, way: Way) -> None:
+        try:
+            self._end(job, job.parts, event, reply, stage, job.attempts, way)
+        except Exception as error:  # noqa: BLE001 - one of many that are given up must not keep the others
+            self._plan.set_aside(job, error)
+        else:
+            self._plan.ended(job)
 
     def _envelope(self, job: Job) -> Envelope | None:
         """The envelope, from the disk where the job is cold (rare: one message tells for many)."""

@@ -115,6 +115,7 @@ class Handover:
             destination.reload(placed, share)
         self.claims.reloaded(placement.epoch)
         for destination in grown:  # others perhaps still use what is now ours
+            destination.take_over()
             self.claim(destination, list(destination.sites.values()))
         for site in list(domains.sites.values()):
             site.pump()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mta.delivery.allowance import Allowance
 from mta.delivery.backlog import Backlog
 from mta.delivery.backoff import Backoff, health_of
 from mta.delivery.channel import Channel
@@ -20,15 +21,13 @@ from mta.delivery.job import SENDING, WAITING, Job
 from mta.delivery.targets import Targets
 from mta.model.outcome import Delivered, Outcome, Reply
 from mta.resolve.errors import ResolveError
-from mta_policies.limits import Meter
-from mta_policies.schema import Limits
+from mta_policies.schema import Limits, Retry
 
 if TYPE_CHECKING:
     from mta.delivery.sites import Site
 
 OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
 TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while (THREATS: a thousand MX)
-TURN_S = 5.0  # so long a connection is kept while other sites of the provider wait for its place
 
 _UNKNOWN = ("connect", Reply(451, "4.4.1", "no host could be reached"))
 
@@ -59,31 +58,22 @@ class Pool:
         self._promised: dict[Channel, Job] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
-        limits, _, self.retry = site.destination.policy.for_source(source.name)
-        self.meter = Meter(limits, site.destination.share, self._loop.time())
-        self._set_limits(limits)
+        self.allowance = Allowance(self)
+        self.meter = self.allowance.meter
 
-    def _set_limits(self, limits: Limits) -> None:
-        destination = self.site.destination
-        self.limits = limits
-        per_transaction, per_connection = limits.recipients_per_transaction, limits.recipients_per_connection
-        self._recipients_max = min(filter(None, (per_transaction, per_connection)), default=0)
-        shared = (destination.source_limit(self.source), destination.provider_limit)
-        self._shared = shared
-        limited = [limit for limit in shared if not limit.meter.is_unlimited]
-        self._turn_gates = [limit.turns for limit in limited if limit.meter.has_rate]
-        self._connection_gates = [limit.connections for limit in limited]
-        self._is_free = not (self.meter.has_rate or self._turn_gates)
+    @property
+    def limits(self) -> Limits:
+        """As they hold for this source here."""
+        return self.allowance.limits
+
+    @property
+    def retry(self) -> Retry:
+        """When what this source deferred here is tried again."""
+        return self.allowance.retry
 
     def reload(self, source: SourceAddress) -> None:
         """Policy, share or the source's address changed: take the values, keep what was used of the limits."""
-        self._leave_gates()
-        for gate in self._connection_gates:
-            for channel in self.channels:
-                gate.forget(channel)
-        limits, _, self.retry = self.site.destination.policy.for_source(source.name)
-        self.meter.change(limits, self.site.destination.share, self._loop.time())
-        self._set_limits(limits)
+        self.allowance.reload(self.channels)
         for channel in list(self.channels):
             if channel.is_leaving:
                 self.leaving(channel)
@@ -97,7 +87,7 @@ class Pool:
 
     def put(self, job: Job) -> None:
         """A job may go, with the next `pump`."""
-        job.expires_s = job.accepted_s + (job.own_expire_s or self.retry.expire_s)
+        job.expires_s = job.accepted_s + (job.own_expire_s or self.allowance.retry.expire_s)
         if job.envelope is None:
             self._engine.memory.watch(job)
         self.lane.push(job.priority, job)
@@ -139,9 +129,9 @@ class Pool:
         if not lane or self.is_closed or self.site.holds:
             return
         now_s = self._loop.time()
-        idle = self.idle
+        idle, allowance = self.idle, self.allowance
         while lane:
-            if not self._is_free:
+            if not allowance.is_free:
                 wait_s = self.meter.transaction_wait_s(now_s)
                 if wait_s > 0:
                     self._wake_in(wait_s, now_s)
@@ -149,44 +139,34 @@ class Pool:
             if not idle:
                 self._open(now_s, granted)
                 break
-            if self._turn_gates and self._is_stopped(self._turn_gates, now_s, granted):
+            if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
-            job = self._backlog.next(self._recipients_max, now_s)
+            job = self._backlog.next(allowance.recipients_max, now_s)
             if job is None:
                 if self._backlog.is_loading:
-                    for gate in self._turn_gates:
+                    for gate in allowance.turns:
                         gate.expect(self)
                 break
             if job.prefer_host:
                 channel = self._at_host(job, now_s)
                 if channel is None:
-                    if lane.peek() is job:
+                    if self._finder is not None and job.prefer_host and lane.peek() is job:
                         break
                     continue
-            elif self.limits.recipients_per_connection:
+            elif allowance.limits.recipients_per_connection:
                 channel = self._with_room(job)
                 if channel is None:
                     continue
             else:
                 channel = idle.pop()
-            for gate in self._connection_gates:
-                gate.busy(channel)
-            if not self._is_free:
-                self.meter.transaction(now_s)
-                for limit in self._shared:
-                    limit.meter.transaction(now_s)
+            if allowance.gates:
+                allowance.busy(channel)
+            if not allowance.is_free:
+                allowance.transaction(now_s)
             self._send(channel, job)
             granted = None
         if not lane and self.waits:
-            self._leave_gates()
-
-    def _is_stopped(self, gates: Sequence[Gate], now_s: float, granted: Gate | None) -> bool:
-        priority = self.lane.head_priority()
-        return any(gate.stops(self, priority, now_s, granted) for gate in gates)
-
-    def _leave_gates(self) -> None:
-        for gate in list(self.waits):
-            gate.leave(self)
+            allowance.leave_gates()
 
     def _with_room(self, job: Job) -> Channel | None:
         """An idle connection that may take so many recipients more; None: the job is back in the lane."""
@@ -198,20 +178,32 @@ class Pool:
         return None
 
     def _at_host(self, job: Job, now_s: float) -> Channel | None:
-        """An idle connection to the host that perhaps has the job; None: one is begun, or the job is back in the lane
-        and waits for the place of a connection that leaves."""
+        """An idle connection to the host that perhaps has the job; None: it waits for a connection of its own, or for
+        the search for its host, or goes to any host."""
+        most = self.limits.recipients_per_connection
         for channel in reversed(self.idle):
-            if channel.target.host == job.prefer_host and not (
-                channel.recipients and self.limits.recipients_per_connection
-            ):
+            if channel.target.host == job.prefer_host and not (most and channel.recipients):
                 self.idle.remove(channel)
                 return channel
         self.lane.push_front(job.priority, job)
         if self.opening < OPENING_MAX and self._open_for_head(job, now_s, None):
             return None
-        if job.prefer_host and self.lane.peek() is job and not any(channel.is_leaving for channel in self.channels):
-            self.idle[0].leave()
+        if job.prefer_host and self._finder is None:
+            self._make_place(job, now_s)
         return None
+
+    def _make_place(self, job: Job, now_s: float) -> None:
+        """Limits, or a probe, allow no connection to the host that the head of the lane prefers: an idle one leaves for
+        it, where that helps."""
+        if self._health_wait_s(now_s) > 0:
+            channel = next(filter(self._is_probe, self.idle), None)
+        else:
+            channel = next(iter(self.idle), None)
+        if channel is not None:
+            self._promised[channel] = self.lane.pop()
+            channel.leave()
+        elif self.idle:
+            job.prefer_host = ""
 
     def _send(self, channel: Channel, job: Job) -> None:
         job.state = SENDING
@@ -253,9 +245,12 @@ class Pool:
             self._promised[channel] = self.lane.pop()
         return True
 
+    def _health_wait_s(self, now_s: float) -> float:
+        return max(self.site.backoff.wait_s(now_s), self.backoff.wait_s(now_s))
+
     def _is_well(self, now_s: float) -> bool:
         """Whether site and source are up, or may be probed now."""
-        wait_s = max(self.site.backoff.wait_s(now_s), self.backoff.wait_s(now_s))
+        wait_s = self._health_wait_s(now_s)
         if wait_s > 0:
             self._wake_in(wait_s, now_s)
         return wait_s <= 0
@@ -265,16 +260,14 @@ class Pool:
         if wait_s > 0:
             self._wake_in(wait_s, now_s)
             return False
-        return not self._is_stopped(self._connection_gates, now_s, granted)
+        return not self.allowance.stops(self.allowance.gates, now_s, granted)
 
     def _begin(self, target: Target, now_s: float) -> Channel:
         """A connection that counts from now on until it is `gone`."""
         channel = Channel(self, target, self.targets.tls_mode(target, now_s), now_s)
         self.opening += 1
         self.channels.add(channel)
-        self.meter.opened(now_s)
-        for limit in self._shared:
-            limit.meter.opened(now_s)
+        self.allowance.opened(now_s)
         self.site.backoff.begin(channel)
         self.backoff.begin(channel)
         channel.open()
@@ -325,7 +318,7 @@ class Pool:
         now_s = self._loop.time()
         self.opening -= 1
         self._no_probe(channel)
-        self._break_promise(channel)
+        self._break_promise(channel, "")
         self._failure = (stage, reply)
         if stage == "starttls" and channel.tls_mode == "opportunistic":
             self.targets.goes_in_clear(channel.target, now_s)
@@ -343,19 +336,24 @@ class Pool:
         now_s = self._loop.time()
         is_news = health.failed(now_s, self._engine.random.random(), begun_s)
         head = self._backlog.head() if is_news else None
+        self.site.pump()
         if head is not None and all(channel.is_leaving or channel.is_opening for channel in self.channels):
             wait_s = max(0.0, health.until_s - now_s)
             self._engine.fates.tell_delay(head, stage, reply, self.site, self.source, wait_s)
-        self.site.pump()
 
     def _no_probe(self, channel: Channel) -> bool:
         return self.site.backoff.end(channel) | self.backoff.end(channel)
 
-    def _break_promise(self, channel: Channel) -> None:
+    def _is_probe(self, channel: Channel) -> bool:
+        return self.site.backoff.is_probe(channel) or self.backoff.is_probe(channel)
+
+    def _break_promise(self, channel: Channel, prefer_host: str) -> None:
+        """A connection that a job waited for is not coming, or its place is free."""
         job = self._promised.pop(channel, None)
         if job is not None:
-            job.prefer_host = ""
-            self.take_back(job, True)
+            job.prefer_host = prefer_host
+            if job.state == WAITING:
+                self.take_back(job, True)
 
     def done(self, channel: Channel, job: Job, outcomes: list[Outcome]) -> None:
         """A transaction ended."""
@@ -370,7 +368,8 @@ class Pool:
             self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)
         except Exception as error:  # noqa: BLE001 - what one message did must not stop all others
             self._engine.set_aside(job, error)
-        if channel.is_leaving or self._is_used_up(channel):
+        is_over = channel.is_leaving or self.is_closed or self._engine.is_stopping
+        if is_over or self.allowance.is_used_up(channel):
             channel.leave()
             self.pump()
             return
@@ -389,36 +388,20 @@ class Pool:
         elif is_well is False:
             self.backoff.failed(self._loop.time(), self._engine.random.random(), channel.begun_s)
 
-    def _is_used_up(self, channel: Channel) -> bool:
-        limits = self.limits
-        if 0 < limits.messages_per_connection <= channel.messages:
-            return True
-        if 0 < limits.recipients_per_connection <= channel.recipients:
-            return True
-        if self.is_closed or self._engine.is_stopping:
-            return True
-        for gate in self._connection_gates:
-            if gate.waiting:
-                now_s = self._loop.time()
-                if gate.wants(self, self._backlog.head_priority(), now_s - channel.ready_s >= TURN_S, now_s):
-                    gate.leave(self)  # behind those whom it makes room for
-                    return True
-        return False
+    @property
+    def head_priority(self) -> int:
+        """The priority of what goes next, -1 where there is nothing."""
+        return self._backlog.head_priority()
 
     def _lend(self, channel: Channel) -> None:
-        """An idle connection may make room for other sites, where it has no mail or had its turn."""
-        if not self._connection_gates or channel.job is not None or channel.is_leaving:
-            return
-        if self._backlog.head_priority() < 0 or self._loop.time() - channel.ready_s >= TURN_S:
-            for gate in self._connection_gates:
-                gate.idle(channel)
+        if self.allowance.gates and channel.job is None and not channel.is_leaving:
+            self.allowance.lend(channel)
 
     def leaving(self, channel: Channel) -> None:
         """A connection takes no further job."""
         if channel in self.idle:
             self.idle.remove(channel)
-        for gate in self._connection_gates:
-            gate.leaving(channel)
+        self.allowance.leaving(channel)
 
     def gone(self, channel: Channel) -> None:
         """A connection is closed: its place is free."""
@@ -426,13 +409,10 @@ class Pool:
         if channel.is_opening:
             channel.is_opening = False
             self.opening -= 1
-        self._break_promise(channel)
-        self.meter.closed()
-        for limit in self._shared:
-            limit.meter.closed()
+        waits = self._promised.get(channel)
+        self._break_promise(channel, "" if waits is None or not channel.ready_s else waits.prefer_host)
         was_probe = self._no_probe(channel)
-        for limit in self._shared:
-            limit.connections.gone(channel)
+        self.allowance.gone(channel)
         if was_probe:
             self.site.pump()
         else:
@@ -483,7 +463,7 @@ class Pool:
         if self._finder is not None:
             self._finder.cancel()
             self._finder = None
-        self._leave_gates()
+        self.allowance.leave_gates()
         for channel in list(self.channels):
             channel.leave()
 

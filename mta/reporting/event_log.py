@@ -17,7 +17,7 @@ from pathlib import Path
 from mta.reporting.log_file import LineWriter, LogFile, LogPipe
 
 FLUSH_S = 0.5
-"""The contract's promise: a line is in the file half a second after it was told."""
+"""What is promised: a line is in the file half a second after it was told."""
 PENDING_BYTES_MAX = 64 * 1024 * 1024
 """Of lines that could not be written; about 100,000 of them."""
 LINES_PER_WRITE_MAX = 20_000

@@ -32,19 +32,6 @@ class ServerEndedError(Exception):
     """The server is not running; the text is what it said."""
 
 
-def free_port() -> int:
-    """A port of loopback that nobody uses now, below those that the system gives to outgoing connections."""
-    for _ in range(200):
-        port = 20_000 + int.from_bytes(os.urandom(2)) % 12_000
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port between 20000 and 32000")
-
-
 class RunningServer:
     """The process, its files, and what a test asks of it.
 

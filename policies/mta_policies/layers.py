@@ -208,7 +208,8 @@ class _Loader:
 
 def _check_regular(reader: Reader, retry: Retry, path: Keys) -> None:
     """What only shows together in [retry]."""
-    if not retry.schedule or min(retry.schedule) < 1.0:
+    is_good = reader.is_good(*path, "schedule")
+    if is_good and (not retry.schedule or min(retry.schedule) < 1.0):
         reader.fail((*path, "schedule"), "schedule: at least one time, and none under a second")
     if len({minute for window in retry.avoid for minute in window.minutes()}) == 60:
         reader.fail((*path, "avoid"), "avoid: nothing is left of the hour")

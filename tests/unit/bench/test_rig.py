@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from bench.load import Domain, Plan, run
-from bench.rig import Rig, RigError, cpu_s, free_port, is_listening
+from bench.rig import Rig, RigError, cpu_s, is_listening
 from bench.temper import Profile
 
 QUIET = [sys.executable, "-c", "import os, time; print('here', os.getpid(), flush=True); time.sleep(600)"]
@@ -27,11 +27,10 @@ def has_written(rig: Rig, name: str) -> bool:
     return rig.log_of(name).exists() and "here" in rig.log_of(name).read_text()
 
 
-def test_a_free_port_can_be_listened_on():
-    """It is outside of what the system gives to outgoing connections."""
+def test_whether_somebody_listens_is_seen():
+    """A port is listening as long as its server does."""
     port = free_port()
 
-    assert 20_000 <= port < 32_000
     with socket.create_server(("127.0.0.1", port)):
         assert is_listening("127.0.0.1", port)
     assert not is_listening("127.0.0.1", port)

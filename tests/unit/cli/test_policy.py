@@ -230,6 +230,7 @@ def test_a_domain_that_does_not_exist_is_told(capsys: Printed) -> None:
 
     assert answer["policy"] is None
     assert answer["trouble"] == "550 5.1.2 domain none.example does not exist"
+    assert answer["why"] == "no policy names the domain, and there are no MX hosts to match"
 
 
 @pytest.mark.usefixtures("folder")
@@ -264,6 +265,7 @@ def test_the_tenants_pool_decides_the_sources(capsys: Printed) -> None:
         (["x@gmail.com", "--tenant", "shp"], "there is no tenant shp; did you mean shop?"),
         (["x@not a domain"], "x@not a domain has no domain that mail could go to"),
         (["x@"], "x@ has no domain that mail could go to"),
+        ([""], "an empty address has no domain that mail could go to"),
     ],
 )
 @pytest.mark.usefixtures("folder")

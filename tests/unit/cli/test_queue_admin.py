@@ -9,6 +9,8 @@ import pytest
 
 from mta.cli import queue_admin
 from mta.model.envelope import Envelope, Recipient, encode
+from mta.model.outcome import Reply
+from mta.reporting.events import Fate, Way, encode_note
 from mta_queue import record, segment
 from mta_queue.disk import OsDisk
 from mta_queue.record import FileHeader
@@ -50,7 +52,9 @@ async def fill(directory: Path) -> list[int]:
     store.append("id-arriving", b"no envelope", 1, b"three", on_durable, on_failed, Origin(3, 33))
     store.append("id-\x1b[2J", envelope("e\x07vil@z.example"), 1, b"the content", on_durable, on_failed)
     await four.wait()
-    store.finish(durable[0], (0,), b"delivered")
+    way = Way(host="mx.x.example")
+    fate = Fate("delivered", 2.0, Reply(250, "2.0.0", "Got it,\x1b[2J thanks"), "content", 1, 0.0, way)
+    store.finish(durable[0], (0,), encode_note(fate))
     store.postpone(durable[1], (0, 3), 1_700_000_000.0, b"\xff later")
     store.told(store.mark_position())
     await store.close()
@@ -171,7 +175,9 @@ def test_dump_json(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (records[2]["recipients"][4], records[2]["parts"], records[2]["due"]) == ("r4@y.example", 5, 90.0)
     assert records[3]["origin"] == {"log": 3, "number": 33}
     assert "sender" not in records[3]
-    assert (records[5]["item"], records[5]["parts"], records[5]["note"]) == (records[1]["number"], [0], "delivered")
+    assert (records[5]["item"], records[5]["parts"], records[5]["fate"]) == (records[1]["number"], [0], "delivered")
+    assert records[5]["reply"] == "250 2.0.0 Got it,\x1b[2J thanks"
+    assert (records[5]["host"], records[5]["attempt"], records[5]["stage"]) == ("mx.x.example", 1, "content")
     assert (records[6]["parts"], records[6]["due"], records[6]["note"]) == ([0, 3], 1.7e9, "\\xff later")
 
 
@@ -186,6 +192,9 @@ def test_dump_text(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "origin=3/33" in lines[3]
     assert "id=id-\\x1b[2J" in lines[4]
     assert "e\\x07vil@z.example" in lines[4]
+    assert lines[5].endswith(
+        " fate=delivered host=mx.x.example attempt=1 stage=content reply=250 2.0.0 Got it,\\x1b[2J thanks"
+    )
     assert "due=2023-11-14T22:13:20+00:00" in lines[6]
 
 

@@ -1,5 +1,6 @@
 """Domains: looked up once however much mail waits, kept as long as the DNS says, moved where they are another's."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ async def test_answers_that_differ_each_time(loop: SwiftLoop, tmp_path: Path):
             rig.domain("a.test", f"mx{number}.a.test", address=sink.profiles["a"].address)
             rig.send(f"r{number}@a.test")
             await rig.settled()
-            await rig.until(lambda until_s=loop.time() + 2: loop.time() > until_s)
+            await asyncio.sleep(2)
         most = len(rig.dispatcher.domains.sites)
 
         await rig.until(lambda: loop.time() > 8000)
@@ -92,7 +93,7 @@ async def test_an_error_of_ours_in_a_look_up_is_tried_again(loop: SwiftLoop, tmp
     assert rig.dispatcher.errors >= 2
     assert {type(each["exception"]) for each in loop.problems} == {KeyError}
     loop.problems.clear()
-    assert [(line["event"], line["code"]) for line in rig.lines][0] == ("deferred", 451)
+    assert (rig.lines[0]["event"], rig.lines[0]["code"]) == ("deferred", 451)
 
 
 @swiftly

@@ -68,6 +68,9 @@ class Rig:
     def ended(self, job: Job) -> None:
         job.state = ENDED
 
+    def set_aside(self, job: Job, error: Exception) -> None:
+        raise error
+
     def job(self, recipients: int = 1) -> Job:
         names = [Recipient(f"r{number}@x", "x") for number in range(recipients)]
         envelope = Envelope("id", "a@y", names, self.clock.wall_s(), 5)

@@ -1,5 +1,7 @@
 """A pool under all kinds of weather at once: whatever the peers do, limits hold and every recipient has one fate."""
 
+import asyncio
+import os
 from pathlib import Path
 from random import Random
 
@@ -10,6 +12,7 @@ from mta.delivery.connection import SourceAddress
 from mta.testing.delivery_rig import DeliveryRig
 from mta.testing.swift_loop import SwiftLoop, swiftly
 
+SEEDS = int(os.environ.get("WEATHER_SEEDS", "6"))  # WEATHER_SEEDS=100 pytest ... looks further
 WORDS = ("ok", "ok", "ok", "ok", "unknown", "tempfail.2", "421.1", "drop.1", "deferdot.1", "spam", "dropdot.1", "slow")
 
 
@@ -48,7 +51,7 @@ def assert_limits(rig: DeliveryRig) -> None:
         assert all(meter.connections_open <= meter.connections_max for meter in meters)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_any_weather(seed: int, tmp_path: Path):
     """Sites that go down and come back, peers that defer, drop and throttle, in a few kilobytes of memory."""
 
@@ -88,14 +91,14 @@ def test_any_weather(seed: int, tmp_path: Path):
                 if number % 50 == 20:
                     provider = random.choice(providers)
                     await provider.set_down(not provider.profile.down)
-                    await rig.until(lambda until_s=loop.time() + random.choice([0.3, 3]): loop.time() > until_s)
+                    await asyncio.sleep(random.choice([0.3, 3]))
                     assert_limits(rig)
                 if number == 120:
                     rig.reload(prov=text)
             for provider in providers:
                 await provider.set_down(False)
             while rig.finals < len(rig.accepted):
-                await rig.until(lambda until_s=loop.time() + 5: loop.time() > until_s)
+                await asyncio.sleep(5)
                 assert_limits(rig)
                 assert loop.time() < 10_000, rig.left()
             await rig.settled()
@@ -107,7 +110,9 @@ def test_any_weather(seed: int, tmp_path: Path):
             for recipient, count in provider.by_recipient().items():
                 by_recipient[recipient] = by_recipient.get(recipient, 0) + count
         delivered = {line["recipient"] for line in rig.events("delivered")}
-        assert by_recipient == dict.fromkeys(delivered, 1)
+        uncertain = {line["recipient"] for line in rig.events("deferred") if line.get("uncertain")}
+        assert set(by_recipient) == delivered
+        assert {recipient for recipient, count in by_recipient.items() if count > 1} <= uncertain
         assert not rig.events("expired")
 
     main()

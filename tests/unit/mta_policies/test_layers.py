@@ -265,6 +265,7 @@ def test_all_problems_of_all_files_are_told_at_once(folders: Folders) -> None:
     [
         ("[retry]\nschedule = []", 2, "schedule: at least one time"),
         ('[retry]\nschedule = ["5m", "0s"]', 2, "schedule: at least one time, and none under a second"),
+        ('[retry]\nschedule = ["5x"]', 2, 'schedule: not a duration: "5x"'),
         ('[retry]\navoid = ["*:00-*:30", "*:31-*:59"]', 2, "avoid: nothing is left of the hour"),
         ('[sources."x"]\nretry = { schedule = [] }', 2, "schedule: at least one time"),
         ('[match]\nmx = ["a*.google.com"]', 2, "not a domain or pattern"),

@@ -10,20 +10,6 @@ from mta.smtp import content as content_module
 from mta.smtp import replies
 from mta.smtp.content import ContentReceiver, has_long_line, stuff
 
-FAKE_ENDS = [
-    b"\n.\n",
-    b"\n.\r",
-    b"\r.\n",
-    b"\r.\r",
-    b"\n.\r\n",
-    b"\r.\r\n",
-    b"\r\n.\n",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-]
 PIECES = [b"\r", b"\n", b".", b"\0", b"a", b"\r\n", b"\r\n.", b"\r\n..", b"\r\n.\r", b"bc", b"x" * 990, b"y" * 12]
 streams = st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join)
 

@@ -345,7 +345,7 @@ def test_names_that_no_trace_line_could_bear(name):
     [(b"NOOP", True), ("NOOP ü".encode(), True), (b"A\tB", False), (b"\xff", False), ("\x9f".encode(), False)],
 )
 def test_control_characters_and_broken_utf8_are_not_clean(command, clean):
-    """THREATS row 12."""
+    """They are refused before any verb is looked for."""
     assert grammar.is_clean(command) is clean
 
 

@@ -309,7 +309,7 @@ def test_the_handler_may_refuse_a_sender():
 
 
 def test_recipients_beyond_the_limit_are_refused_and_the_others_kept():
-    """452 4.5.3 for each, none is dropped silently, and no error is counted (THREATS row 11)."""
+    """452 4.5.3 for each, none is dropped silently, and no error is counted."""
     session, handler = greeted()
     many = b"".join(b"RCPT TO:<r%d@d.example>\r\n" % number for number in range(100_000))
 

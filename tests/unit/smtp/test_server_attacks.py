@@ -6,7 +6,7 @@ from mta.smtp import replies, server
 from mta.smtp.server import ServerSettings
 from mta.testing.server_dialogue import ENVELOPE, FAKE_ENDS, MESSAGE, STRANGER, codes, greeted, open_session, say
 
-# --- THREATS row 1: smuggling
+# --- smuggling
 
 
 @pytest.mark.parametrize("fake", FAKE_ENDS)
@@ -62,7 +62,7 @@ def test_content_past_the_size_is_swallowed_and_refused_at_its_end():
     assert handler.messages == []
 
 
-# --- THREATS row 3: bad pipelining
+# --- bad pipelining
 
 
 def test_talking_before_the_greeting():
@@ -124,7 +124,7 @@ def test_after_the_reply_was_sent_the_next_group_may_come():
     assert codes(said)[-1] == "250 2.0.0"
 
 
-# --- THREATS rows 5 and 7: long lines, many errors
+# --- long lines, many errors
 
 
 @pytest.mark.parametrize(("command", "limit"), [(b"NOOP ", 512), (b"FOO ", 512), (b"VRFY ", 512), (b"AUTH ", 12_288)])
@@ -230,7 +230,7 @@ def test_bad_recipients_of_a_trusted_client_do_not_count():
     assert session.errors == 0
 
 
-# --- THREATS row 9: open relay
+# --- open relay
 
 RELAY_FORMS = [
     "<a@b.example>",

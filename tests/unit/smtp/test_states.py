@@ -57,7 +57,7 @@ def test_what_is_not_offered_has_its_place():
 
 
 def test_commands_behind_which_nothing_may_follow():
-    """THREATS row 3 and RFC 2920 3.1."""
+    """RFC 2920 3.1."""
     enders = {verb for verb, facts in VERBS.items() if facts.ends_group}
 
     assert enders >= {b"EHLO", b"DATA", b"STARTTLS", b"AUTH", b"QUIT"}

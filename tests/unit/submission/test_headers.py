@@ -307,7 +307,7 @@ def test_the_rest_stays_byte_for_byte(fields):
 
 
 def test_more_than_fifty_received_are_a_loop():
-    """554 5.4.6 (THREATS row 13); fifty are borne."""
+    """554 5.4.6; fifty are borne."""
     assert prepared(b"Received: x\r\n" * 50 + b"\r\n").received_count == 50
     assert refusal(b"Received: x\r\n" * 51 + b"\r\n").startswith(b"554 5.4.6 ")
 

@@ -130,7 +130,7 @@ def test_what_is_remembered_of_clients_is_bounded(monkeypatch):
 
 @pytest.mark.parametrize("form", OPEN_RELAY_FORMS)
 async def test_nobody_else_relays(build, form):
-    """Whatever the form of the recipient: 550 5.7.1, or no command at all (THREATS: open relay)."""
+    """Whatever the form of the recipient: 550 5.7.1, or no command at all."""
     house = await build(trusted=())
     client = await house.client()
     assert (await client.ask(b"MAIL FROM:<a@shop.test>\r\n")).startswith(b"250 ")
@@ -206,7 +206,7 @@ def test_sessions_leave_descriptors_for_the_rest(monkeypatch):
 
 
 async def test_without_descriptors_accepting_pauses_and_resumes(build):
-    """No client is lost, nothing spins, and sessions that are open go on (THREATS: file descriptors)."""
+    """No client is lost, nothing spins, and sessions that are open go on."""
     house = await build()
     session = await house.client()
     sockets = [socket.create_connection(house.address) for _ in range(3)]  # complete in the kernel, not taken yet

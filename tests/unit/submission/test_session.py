@@ -8,20 +8,6 @@ import pytest
 
 MESSAGE = b"Subject: x\r\n\r\nHello\r\n"
 SMALL = {"size_max_bytes": 100_000, "content_bytes_max": 200_000}
-FAKE_ENDS = [
-    b"\n.\n",
-    b"\n.\r",
-    b"\r.\n",
-    b"\r.\r",
-    b"\n.\r\n",
-    b"\r.\r\n",
-    b"\r\n.\n",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-]
 
 
 # --- the answer to a message
@@ -173,7 +159,7 @@ async def test_half_a_message_is_none(build):
 @pytest.mark.parametrize("end", FAKE_ENDS)
 @pytest.mark.parametrize("before", [b"", MESSAGE[:-2]])
 async def test_no_false_end_makes_a_second_message(build, end, before):
-    """The session stays in step: one answer, a refusal, behind the true end (THREATS: SMTP smuggling)."""
+    """The session stays in step: one answer, a refusal, behind the true end."""
     house = await build()
     client = await house.client()
     await client.envelope()
@@ -400,7 +386,7 @@ async def test_a_slow_reply_that_is_none_moves_no_deadline(build):
 
 
 async def test_after_twenty_errors_it_is_over(build):
-    """In one group or one after the other (THREATS: floods)."""
+    """In one group or one after the other."""
     house = await build()
     client = await house.client()
 
@@ -505,7 +491,7 @@ async def test_a_client_that_does_not_read_our_goodbye_is_cut_off(build):
 
 
 async def test_control_bytes_never_make_a_second_line_in_the_event_log(build):
-    """One line an event (THREATS: log injection)."""
+    """Whatever a client says, every event is one line."""
     house = await build(trusted=())
     client = await house.client()
     await client.ask(b"MAIL FROM:<a@shop.test>\r\n")

@@ -1,0 +1,118 @@
+"""An allowance: all limits that hold for one pool, its own and those that it shares with others.
+
+Everything is asked for and told here once; the pool does not know at which level a limit stands.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mta.delivery.channel import Channel
+from mta.delivery.gate import Gate
+from mta_policies.limits import Meter
+
+if TYPE_CHECKING:
+    from mta.delivery.pool import Pool
+
+TURN_S = 5.0  # so long a connection is kept while other sites of the provider wait for its place
+
+
+class Allowance:
+    """What one source may do at one site."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        destination = pool.site.destination
+        self._loop = destination.engine.loop
+        self.limits, _, self.retry = destination.policy.for_source(pool.source.name)
+        self.meter = Meter(self.limits, destination.share, self._loop.time())
+        """The pool's own: how many connections it has and how often it may send."""
+        self._set_gates()
+
+    def _set_gates(self) -> None:
+        limits, destination = self.limits, self._pool.site.destination
+        per_transaction, per_connection = limits.recipients_per_transaction, limits.recipients_per_connection
+        self.recipients_max = min(filter(None, (per_transaction, per_connection)), default=0)
+        """In one transaction; 0: no limit."""
+        shared = (destination.source_limit(self._pool.source), destination.provider_limit)
+        self._shared = shared
+        limited = [limit for limit in shared if not limit.meter.is_unlimited]
+        self.turns: Sequence[Gate] = [limit.turns for limit in limited if limit.meter.has_rate]
+        """Where a transaction may have to wait."""
+        self.gates: Sequence[Gate] = [limit.connections for limit in limited]
+        """Where a new connection may have to wait."""
+        self.is_free = not (self.meter.has_rate or self.turns)
+        """Transactions need not be asked for."""
+
+    def reload(self, channels: Iterable[Channel]) -> None:
+        """The policy or this worker's share changed: take the values, keep what was used of them."""
+        self.leave_gates()
+        for gate in self.gates:
+            for channel in channels:
+                gate.forget(channel)
+        destination = self._pool.site.destination
+        self.limits, _, self.retry = destination.policy.for_source(self._pool.source.name)
+        self.meter.change(self.limits, destination.share, self._loop.time())
+        self._set_gates()
+
+    def stops(self, gates: Sequence[Gate], now_s: float, granted: Gate | None) -> bool:
+        """Whether the pool has to wait at one of these gates."""
+        priority = self._pool.lane.head_priority()
+        return any(gate.stops(self._pool, priority, now_s, granted) for gate in gates)
+
+    def leave_gates(self) -> None:
+        """The pool waits nowhere."""
+        for gate in list(self._pool.waits):
+            gate.leave(self._pool)
+
+    # what is told
+
+    def transaction(self, now_s: float) -> None:
+        """A MAIL is being said."""
+        self.meter.transaction(now_s)
+        for limit in self._shared:
+            limit.meter.transaction(now_s)
+
+    def opened(self, now_s: float) -> None:
+        """A connection is begun: it counts until it is `gone`."""
+        self.meter.opened(now_s)
+        for limit in self._shared:
+            limit.meter.opened(now_s)
+
+    def busy(self, channel: Channel) -> None:
+        """A connection works again."""
+        for gate in self.gates:
+            gate.busy(channel)
+
+    def lend(self, channel: Channel) -> None:
+        """An idle connection may make room for other sites, where there is no mail or it had its turn."""
+        if self._pool.head_priority < 0 or self._loop.time() - channel.ready_s >= TURN_S:
+            for gate in self.gates:
+                gate.idle(channel)
+
+    def leaving(self, channel: Channel) -> None:
+        """A connection takes no further job."""
+        for gate in self.gates:
+            gate.leaving(channel)
+
+    def gone(self, channel: Channel) -> None:
+        """A connection is closed: its place is free, for whoever waits longest."""
+        self.meter.closed()
+        for limit in self._shared:
+            limit.meter.closed()
+        for limit in self._shared:
+            limit.connections.gone(channel)
+
+    def is_used_up(self, channel: Channel) -> bool:
+        """Whether a connection has carried what it may, or others need its place more than the pool's own mail."""
+        limits = self.limits
+        if 0 < limits.messages_per_connection <= channel.messages:
+            return True
+        if 0 < limits.recipients_per_connection <= channel.recipients:
+            return True
+        for gate in self.gates:
+            if gate.waiting:
+                now_s = self._loop.time()
+                if gate.wants(self._pool, self._pool.head_priority, now_s - channel.ready_s >= TURN_S, now_s):
+                    gate.leave(self._pool)  # behind those whom it makes room for
+                    return True
+        return False
