@@ -385,8 +385,9 @@ async def serve(args: argparse.Namespace) -> int:
             try:
                 worker.reload(load(args.config), order.epoch)
                 line.send(Report(args.worker, "reloaded"))
-            except ConfigError as error:
+            except ConfigError as error:  # the files changed since the supervisor read them
                 await _fail(line, args.worker, error.problems)
+                worker.claims.reloaded(order.epoch)  # who waits for this worker's answers goes on
         elif order.do == "close_doors":
             await worker.close_doors()
             line.send(Report(args.worker, "doors_closed"))
