@@ -26,9 +26,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from bench.load import Maker, Plan, run
 from bench.results_file import save
-from bench.rig import Rig, free_port, is_listening
+from bench.rig import Rig, is_listening
 from bench.table import render
 from bench.temper import Profile
+from mta.testing.ports import free_port
 
 SESSIONS = 20
 ROUNDS = 5

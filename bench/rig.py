@@ -25,6 +25,7 @@ import msgspec
 
 from bench.sink import Settings
 from bench.temper import Profile
+from mta.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 20.0

@@ -65,7 +65,7 @@ async def bind_soon(config: Config) -> list[socket.socket]:
 
 
 def bind(config: Config) -> list[socket.socket]:
-    """One socket for every listener and worker; raises PortError, naming the address and where it is written, if it is."""
+    """One socket for every listener and worker; raises PortError, which names the address and its line."""
     sockets = []
     for number, listener in enumerate(config.listeners):
         family = socket.AF_INET6 if ":" in listener.address.host else socket.AF_INET

@@ -155,8 +155,10 @@ def _note_values(note: bytes) -> dict[str, object]:
         fate = decode_note(note)
     except msgspec.DecodeError:
         return {"note": note.decode("utf-8", "backslashreplace")}
-    values = {"fate": fate.event, "host": fate.way.host, "attempt": fate.attempt, "stage": fate.stage}
-    return {key: value for key, value in values.items() if value} | {"reply": str(fate.reply)}
+    values: dict[str, object] = {"fate": fate.event}
+    if fate.way.host:
+        values["host"] = fate.way.host
+    return values | {"attempt": fate.attempt, "stage": fate.stage, "reply": str(fate.reply)}
 
 
 def _line(values: dict[str, object]) -> str:

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import smtplib
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+
+from mta.testing.ports import free_port
 
 READY_S = 60.0  # a loaded machine starts two workers slowly; a server that never gets ready says why at once
 STOP_S = 40.0

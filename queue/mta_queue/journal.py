@@ -2,8 +2,8 @@
 
 What is appended while the disk is busy waits and goes out together as the next group. One group is under way at a
 time, in a thread of its own; everything else happens in the loop's thread. A single append goes at once; where many
-come together a group gathers until it is as large as the last one, or for four milliseconds, because a group costs the same
-whether it has four or forty.
+come together a group gathers until it is as large as the last one, or for a few milliseconds (`GATHER_S`), because a
+group costs the same whether it has four or forty.
 
 A write or sync that failed is never asked again: after a failed fdatasync the kernel may have dropped the pages and
 would report the next one as a success. The segment is abandoned as it is, and a new one begins with the fates that

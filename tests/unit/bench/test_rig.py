@@ -11,6 +11,7 @@ import uvloop
 from bench.load import Domain, Plan, run
 from bench.rig import Rig, RigError, cpu_s, is_listening
 from bench.temper import Profile
+from mta.testing.ports import free_port
 
 QUIET = [sys.executable, "-c", "import os, time; print('here', os.getpid(), flush=True); time.sleep(600)"]
 STUBBORN = [

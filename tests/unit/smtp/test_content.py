@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mta.smtp import content as content_module
 from mta.smtp import replies
 from mta.smtp.content import ContentReceiver, has_long_line, stuff
+from mta.testing.server_dialogue import FAKE_ENDS
 
 PIECES = [b"\r", b"\n", b".", b"\0", b"a", b"\r\n", b"\r\n.", b"\r\n..", b"\r\n.\r", b"bc", b"x" * 990, b"y" * 12]
 streams = st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join)

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from mta.testing.server_dialogue import FAKE_ENDS
+
 MESSAGE = b"Subject: x\r\n\r\nHello\r\n"
 SMALL = {"size_max_bytes": 100_000, "content_bytes_max": 200_000}
 

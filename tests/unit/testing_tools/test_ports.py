@@ -18,12 +18,14 @@ def test_a_free_port_can_be_listened_on():
 
 def test_a_port_that_is_held_is_not_given(monkeypatch: pytest.MonkeyPatch):
     """Neither where TCP holds it nor where UDP does; where all are held it says so."""
-    with socket.create_server(("127.0.0.1", ports.free_port())) as tcp:
-        with socket.socket(type=socket.SOCK_DGRAM) as udp:
-            udp.bind(("127.0.0.1", ports.free_port()))
-            for held in (tcp, udp):
-                port = held.getsockname()[1]
-                monkeypatch.setattr(ports, "PORTS", range(port, port + 1))
+    with (
+        socket.create_server(("127.0.0.1", ports.free_port())) as tcp,
+        socket.socket(type=socket.SOCK_DGRAM) as udp,
+    ):
+        udp.bind(("127.0.0.1", ports.free_port()))
+        for held in (tcp, udp):
+            port = held.getsockname()[1]
+            monkeypatch.setattr(ports, "PORTS", range(port, port + 1))
 
-                with pytest.raises(OSError, match="no free port"):
-                    ports.free_port()
+            with pytest.raises(OSError, match="no free port"):
+                ports.free_port()
