@@ -18,6 +18,8 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
     do: Literal["open", "reload", "close_doors", "stop"]
     epoch: int = 0
+    config: str = ""
+    """For `reload`: the place of the configuration that holds from now on (`mta.accepted.Place`)."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,6 +13,9 @@ import sys
 from collections.abc import Coroutine
 from pathlib import Path
 
+import msgspec
+
+from mta.accepted import AcceptedFile
 from mta.config import Config, ConfigError, load
 from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
@@ -28,6 +31,15 @@ STOP_WAIT_S = 29.0  # a clean stop takes at most 30 s in all
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # a worker that dies again and again is restarted ever more slowly
 CALM_S = 60.0  # after so long without a death the next restart is immediate again
 ROTATE_CHECK_S = 5.0
+RESTART_KEYS = {
+    "hostname": "hostname",
+    "workers": "workers",
+    "listeners": "listener",
+    "queue": "queue",
+    "dns": "dns",
+    "log": "log",
+}
+"""Fields of the configuration that a running server keeps, and what mta.toml calls them."""
 
 
 class StartError(Exception):
@@ -40,6 +52,23 @@ class PortError(StartError):
 
 class QueueError(StartError):
     """The queue directory cannot be used, or another server uses it."""
+
+
+class LogError(StartError):
+    """The event log cannot be written."""
+
+
+def try_log(config: Config) -> None:
+    """Open the event log as the workers will; raises LogError: fates that nobody can read are better told at once."""
+    if config.log.events == "-":
+        return
+    try:
+        path = Path(config.log.events)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        where = config.origin("log", "events")
+        raise LogError(f"{where}: cannot write the event log {config.log.events}: {error.strerror}") from error
 
 
 def lock(directory: Path) -> DiskFile:
@@ -97,6 +126,17 @@ def _prepare(bound: socket.socket, family: int) -> None:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
+def _reloaded(running: Config, config: Config) -> tuple[Config, list[str]]:
+    """What holds after a reload, and the names of what is written differently but holds only after a restart."""
+    kept = {name: getattr(running, name) for name in RESTART_KEYS if getattr(config, name) != getattr(running, name)}
+    names = [RESTART_KEYS[name] for name in kept]
+    networks = running.delivery.prohibited_networks
+    if config.delivery.prohibited_networks != networks:
+        kept["delivery"] = msgspec.structs.replace(config.delivery, prohibited_networks=networks)
+        names.append("delivery.prohibited_networks")
+    return msgspec.structs.replace(config, **kept), names
+
+
 class _Child:
     """One worker process, and its successors."""
 
@@ -117,6 +157,8 @@ class Supervisor:
     def __init__(self, config: Config, config_path: Path, sockets: list[socket.socket]) -> None:
         self._config = config
         self._path = config_path
+        self._accepted = AcceptedFile()
+        self._place = self._accepted.put(config)
         self._loop = asyncio.get_running_loop()
         self._epoch = 1
         self._is_stopping = False
@@ -167,6 +209,7 @@ class Supervisor:
             if child.process is not None:
                 child.process.kill()
                 await self._loop.run_in_executor(None, child.process.wait)
+        self._accepted.close()
         if self._stop.is_set():
             say("stopped before it was ready")
             return 0
@@ -176,8 +219,9 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        descriptors = [theirs.fileno(), *(bound.fileno() for bound in child.sockets)]
-        command = [sys.executable, "-m", "mta.worker", "--config", str(self._path), "--worker", str(child.number)]
+        descriptors = [theirs.fileno(), self._accepted.descriptor, *(bound.fileno() for bound in child.sockets)]
+        command = [sys.executable, "-m", "mta.worker", "--worker", str(child.number)]
+        command += ["--accepted", str(self._accepted.descriptor), "--config", str(self._place)]
         command += ["--epoch", str(self._epoch), "--control", str(theirs.fileno())]
         command += ["--sockets", ",".join(str(bound.fileno()) for bound in child.sockets)]
         child.state = "starting"
@@ -268,16 +312,18 @@ class Supervisor:
             for problem in error.problems:
                 say(f"  {problem}")
             return
-        restart = [
-            name
-            for name in ("hostname", "workers", "listeners", "queue", "dns", "log")
-            if getattr(config, name) != getattr(self._config, name)
-        ]
+        config, restart = _reloaded(self._config, config)
         if restart:
             say(f"changed, but only a restart makes it so: {', '.join(restart)}")
+        try:
+            self._place = self._accepted.put(config)
+        except OSError as error:
+            say(f"not reloaded, nothing was changed: {error.strerror}")
+            return
+        self._config = config
         self._epoch += 1
         for child in self._children:
-            self._order(child, Order("reload", self._epoch))
+            self._order(child, Order("reload", self._epoch, str(self._place)))
         say(f"reloaded, epoch {self._epoch}")
 
     async def _rotate(self) -> None:
@@ -320,6 +366,7 @@ class Supervisor:
                 status = 1
         for bound in self._sockets:
             bound.close()
+        self._accepted.close()
         say("stopped")
         return status
 
@@ -331,6 +378,7 @@ def say(text: str) -> None:
 
 async def serve(config: Config, config_path: Path) -> int:
     """Run the server until it is told to stop; raises StartError."""
+    try_log(config)
     locked = lock(config.queue.directory)
     try:
         return await Supervisor(config, config_path, await bind_soon(config)).run()

@@ -17,14 +17,14 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import uvloop
 
+from mta import accepted
 from mta.clock import SystemClock
-from mta.config import Config, ConfigError, load
+from mta.config import Config
 from mta.control import Line, Order, Report
 from mta.delivery.connection import SourceAddress
 from mta.delivery.deadlines import Sweeper, Timeouts
@@ -143,7 +143,6 @@ class Worker:
             nameservers=[str(server) for server in config.dns.nameservers],
             clock=self.clock,
             prohibited=config.delivery.prohibited_networks,
-            use_ipv6=any(source.ipv6 for source in config.sources),
             own_names=[config.hostname] if ours else [],
             own_addresses=ours,
         )
@@ -369,10 +368,8 @@ async def serve(args: argparse.Namespace) -> int:
     await loop.create_connection(lambda: line, sock=control)
     sockets = [socket.socket(fileno=int(each)) for each in args.sockets.split(",") if each]
     try:
-        worker = Worker(load(args.config), args.worker, args.epoch, loop)
+        worker = Worker(accepted.read(args.accepted, args.config), args.worker, args.epoch, loop)
         await worker.start()
-    except ConfigError as error:
-        return await _fail(line, args.worker, error.problems)
     except (LogLockedError, LogFormatError, OSError) as error:
         return await _fail(line, args.worker, [_sentence(error)])
     line.send(Report(args.worker, "linked"))
@@ -382,12 +379,8 @@ async def serve(args: argparse.Namespace) -> int:
             await worker.open_doors(sockets)
             line.send(Report(args.worker, "open"))
         elif order.do == "reload":
-            try:
-                worker.reload(load(args.config), order.epoch)
-                line.send(Report(args.worker, "reloaded"))
-            except ConfigError as error:  # the files changed since the supervisor read them
-                await _fail(line, args.worker, error.problems)
-                worker.claims.reloaded(order.epoch)  # who waits for this worker's answers goes on
+            worker.reload(accepted.read(args.accepted, accepted.place_of(order.config)), order.epoch)
+            line.send(Report(args.worker, "reloaded"))
         elif order.do == "close_doors":
             await worker.close_doors()
             line.send(Report(args.worker, "doors_closed"))
@@ -426,7 +419,8 @@ def _raise_descriptor_limit() -> None:
 def main() -> None:
     """Entry of the worker process; started by the supervisor alone."""
     parser = argparse.ArgumentParser(prog="python -m mta.worker", description=__doc__)
-    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--accepted", required=True, type=int, help="descriptor of the accepted configurations")
+    parser.add_argument("--config", required=True, type=accepted.place_of, help="place of the one that holds")
     parser.add_argument("--worker", required=True, type=int)
     parser.add_argument("--epoch", required=True, type=int)
     parser.add_argument("--control", required=True, type=int, help="descriptor of the line to the supervisor")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mta.delivery.sites import Site
 
 OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
-TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while (THREATS: a thousand MX)
+TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while: a domain may name a thousand
 
 _UNKNOWN = ("connect", Reply(451, "4.4.1", "no host could be reached"))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FRESH_S = 30.0  # addresses are taken from the resolver anew after this; it knows how long they hold
 FAILED_S = 300.0  # an address that failed is tried again after this, or when all others failed too
 ADDRESSES_PER_HOST_MAX = 2  # in one round, where there are other hosts (RFC 5321 5.1 asks for two at least)
-HOSTS_MAX = 20  # that a round looks at (THREATS: a thousand MX)
+HOSTS_MAX = 20  # that a round looks at: a domain may name a thousand
 
 _Host = tuple[str, int]
 _NONE: tuple[list[str], float] = ([], 0.0)

@@ -26,9 +26,7 @@ from mta_queue.threads import Jobs
 GROUP_BYTES_MAX = 16 << 20  # one group's appends: bounds what the first waits for and how far a segment overshoots
 FATES_UNSYNCED_BYTES_MAX = 1 << 20  # fates kept in memory to be written again; beyond it a group of fates is synced
 CROWD = 4  # appends in the last group that say: more are about to come, wait for them
-GATHER_S = (
-    0.002  # from one group's beginning to the next one's where there is a crowd: fewer syncs, fewer threads woken
-)
+GATHER_S = 0.004  # at most, from one group's beginning to the next one's in a crowd: fewer syncs, fewer threads woken
 FATES_WAIT_S = 0.005  # how long fates wait for appends that they can ride with; nobody waits for them
 RETRY_S = 1.0  # between attempts on a disk that failed twice; appends in between fail at once
 

@@ -139,3 +139,29 @@ async def test_a_worker_that_dies_again_and_again_is_restarted(tmp_path: Path) -
 
         assert "worker 1 ended with signal 9, restarting it in 0.5 s\n" in server.log
         assert await server.stop() == 0
+
+
+async def test_a_worker_is_restarted_with_what_the_supervisor_accepted(tmp_path: Path) -> None:
+    """Whatever stands in mta.toml by now: a killed worker comes back with the settings that the others have."""
+    server = RunningServer(tmp_path, port=1, workers=2)
+    async with server:
+        server.config.write_text("workers = 1\nhalf a li")
+        killed = server.kill_worker(1)
+        await server.until(
+            lambda: server.worker_pids().get(1, killed) != killed and server.log.count("restarting") == 1,
+            "worker 1 is back",
+        )
+        await server.until(lambda: "LOCK" not in server.log and _greets(server), "it lets clients in")
+        status = await server.stop()
+
+    assert status == 0
+    assert server.log.count("ended with") == 1
+
+
+def _greets(server: RunningServer) -> bool:
+    """Both workers greet: enough connections meet either."""
+    for _ in range(16):
+        with socket.create_connection(("127.0.0.1", server.smtp_port), 30) as client:
+            if not client.recv(100).startswith(b"220 "):
+                return False
+    return True
