@@ -3,6 +3,7 @@
 Each check looks only at values that were right by themselves, so that one mistake is told once.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,7 @@ def check_together(reader: Reader, settings: Settings) -> None:
     _routes(reader, settings)
     _signing(reader, settings)
     _places(reader, settings)
+    _admin(reader, settings)
 
 
 def _listeners(reader: Reader, settings: Settings) -> None:
@@ -153,6 +155,16 @@ def _places(reader: Reader, settings: Settings) -> None:
     # The default may be written out in the file and still be absent; a name of the admin's own is meant.
     if given not in (None, "policies") and not policies.is_dir() and reader.is_good("policies", "directory"):
         reader.fail(("policies", "directory"), f"directory: there is no folder {policies}")
+
+
+def _admin(reader: Reader, settings: Settings) -> None:
+    """Whoever reaches the admin address may do everything: beyond this machine he must show the token."""
+    address = settings.admin.address
+    if address.startswith("unix:") or settings.admin.token or not reader.is_good("admin", "token"):
+        return
+    host = address.rpartition(":")[0].strip("[]")
+    if reader.is_good("admin", "address") and not ipaddress.ip_address(host).is_loopback:
+        reader.fail(("admin", "address"), f"address: {address} can be reached from elsewhere, so token is required")
 
 
 def _file(reader: Reader, path: tuple[str | int, ...], what: str, file: Path) -> None:

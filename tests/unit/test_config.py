@@ -508,6 +508,8 @@ def test_a_listener_that_requires_auth_is_refused(problems: Problems) -> None:
         ("[queue]\ndirectory = 'mta.toml'", "2: directory: "),
         ("[[dkim]]\ndomain = 'x.example'\nselector = 's'\nkey = 'none.pem'", "4: key: there is no file "),
         ("[[listener]]\ncertificate = 'none.pem'", "2: certificate: there is no file "),
+        ("[admin]\naddress = '0.0.0.0:8025'", "2: address: 0.0.0.0:8025 can be reached from elsewhere, so token"),
+        ("[admin]\naddress = '[::]:8025'", "2: address: [::]:8025 can be reached from elsewhere, so token"),
     ],
 )
 def test_what_only_shows_together_is_told(problems: Problems, text: str, problem: str) -> None:
@@ -516,6 +518,17 @@ def test_what_only_shows_together_is_told(problems: Problems, text: str, problem
 
     assert len(found) == 1
     assert found[0].startswith(f"mta.toml:{problem}")
+
+
+@pytest.mark.parametrize(
+    "admin",
+    ['address = "0.0.0.0:8025"\ntoken = "secret"', 'address = "[::1]:8025"', 'address = "unix:admin.sock"'],
+)
+def test_an_admin_address_that_nobody_else_reaches_needs_no_token(load: Load, admin: str) -> None:
+    """Loopback, a Unix socket, and everything else with a token."""
+    config = load(f"[admin]\n{admin}\n")
+
+    assert config.admin.address
 
 
 def test_all_problems_of_configuration_and_policies_come_at_once(problems: Problems) -> None:
