@@ -6,23 +6,10 @@ from pathlib import Path
 
 from bench.sink import Profile, Sink
 from mta.testing.running_server import RunningServer
+from mta.testing.server_dialogue import FAKE_ENDS
 from mta.testing.toy_dns import ToyDns
 
 ZONE = {"*.test": {"MX": ["10 mx.swift.test."]}, "mx.swift.test": {"A": ["127.0.0.2"]}}
-FAKE_ENDS = [
-    b"\n.\n",
-    b"\n.\r",
-    b"\r.\n",
-    b"\r.\r",
-    b"\n.\r\n",
-    b"\r.\r\n",
-    b"\r\n.\n",
-    b"\r\n.\r",
-    b"\r\n\0.\r\n",
-    b"\r\n.\0\r\n",
-    b"\r\n.\r\r\n",
-    b"\r\r\n.\r\r\n",
-]
 SMUGGLED = b"MAIL FROM:<evil@shop.test>\r\nRCPT TO:<victim@d.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.\r\n"
 
 
