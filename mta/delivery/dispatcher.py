@@ -92,6 +92,8 @@ class Dispatcher:
         """Errors of ours that stopped a message or a look-up."""
         self._wheel: Wheel[tuple[int, Sequence[int]]] = Wheel(DUE_STEP_S, clock.wall_s())
         self._due: deque[tuple[int, Sequence[int]]] = deque()
+        self._handed: set[int] = set()
+        """Items that another worker moved here and that were not read yet."""
         self._is_loading = False
         self._is_expiring = False
         self._round: list[tuple[tuple[str, str], Site]] = []
@@ -193,6 +195,8 @@ class Dispatcher:
 
     def arrived(self, seq: int, states: Sequence[PartState]) -> None:
         """An item that moved here."""
+        if any(state.due_s <= self.clock.wall_s() for state in states):
+            self._handed.add(seq)
         self.found(seq, [(part, state.due_s) for part, state in enumerate(states)])
 
     def _load_due(self) -> None:
@@ -219,6 +223,10 @@ class Dispatcher:
     def _begin_loaded(self, item: Loaded, parts: Sequence[int], now_s: float) -> None:
         envelope = self.envelope_of(item)
         due = set(parts)
+        if item.seq in self._handed:
+            self._handed.discard(item.seq)
+            for part in parts:
+                self.domains.handed(envelope.recipients[part].domain, now_s)
         groups: dict[tuple[int, str, str], dict[str, list[int]]] = {}
         fresh = ""
         for state in item.parts:

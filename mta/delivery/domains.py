@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FOREVER = float("inf")
 DOMAINS_MAX = 200_000  # known domains beyond this are forgotten, oldest first
+DISPUTED_S = 60.0  # so long after a hand-over mail does not go on without another look
 MOVED_AT_ONCE = 256  # jobs of another worker's whose envelopes one visit to the disk brings back
 
 
@@ -56,6 +57,7 @@ class Domains:
         self._engine = engine
         self._known: dict[str, tuple[Site, float]] = {}
         self._waiting: dict[str, _Waiting] = {}
+        self._handed: dict[str, float] = {}
         self.destinations: dict[str, Destination] = {}
         self.sites: dict[tuple[str, str], Site] = {}
 
@@ -118,6 +120,9 @@ class Domains:
         placement = engine.placement
         owners = placement.owners(placed)
         is_ours = placement.share(placed) is not None
+        if not is_ours and self._is_disputed(domain):
+            engine.resolver.forget(domain)
+            raise ResolveError(451, "4.4.3", f"the mail hosts of {domain} are changing")
         if until_s != FOREVER and placement.decided(domain) is None and placement.asker(domain) == placement.me:
             told = frames.Told(domain, list(owners), until_s - engine.loop.time(), placement.epoch)
             engine.mesh.broadcast(told)
@@ -136,6 +141,22 @@ class Domains:
             site.push(jobs[0])
         else:
             site.push_all(jobs)
+
+    def handed(self, domain: str, now_s: float) -> None:
+        """Another worker moved mail for this domain here, because it holds the domain for ours."""
+        if len(self._handed) >= DOMAINS_MAX:
+            del self._handed[next(iter(self._handed))]
+        self._handed[domain] = now_s
+
+    def _is_disputed(self, domain: str) -> bool:
+        """Whether mail that another worker has just moved here would go on at once: the two have seen different
+        answers of the DNS, and the mail would go to and fro as fast as the disks can write. Told once a hand-over;
+        the worker that resolves the domain for all passes mail on without a question."""
+        placement = self._engine.placement
+        handed_s = self._handed.pop(domain, None)
+        if handed_s is None or placement.decided(domain) is not None or placement.asker(domain) == placement.me:
+            return False
+        return self._engine.loop.time() - handed_s < DISPUTED_S
 
     def _failed(self, domain: str, waiting: _Waiting, error: ResolveError) -> None:
         engine = self._engine

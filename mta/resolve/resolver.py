@@ -111,6 +111,10 @@ class Resolver:
             raise _raisable(known)
         return known
 
+    def forget(self, domain: str) -> None:
+        """Ask anew the next time: somebody else has another answer."""
+        self._hosts_entries.pop(domain, None)
+
     def _renew(self, entry: Entry[MailHosts | ResolveError], domain: str) -> None:
         entry.late_s = entry.expires_s  # once is enough; a failure leaves the old answer until it expires
         if not isinstance(entry.value, ResolveError):

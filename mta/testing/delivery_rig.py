@@ -33,7 +33,7 @@ from mta.resolve.sites import MailHosts, MxHost
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.swift_loop import SwiftLoop
 from mta_policies.layers import load
-from mta_queue.store import Store
+from mta_queue.store import Origin, Store
 
 FINAL = frozenset({"delivered", "bounced", "expired", "cancelled"})
 PLAIN = '[limits]\nconnections = 10\n[retry]\nschedule = ["5m"]\njitter = "0%"\nexpire = "1d"\n'
@@ -60,6 +60,9 @@ class FakeResolver:
         if isinstance(found, ResolveError):
             raise found
         return MailHosts(domain, found.hosts, False, self._loop.time() + self.ttl_s)
+
+    def forget(self, domain: str) -> None:
+        """Nothing is kept here."""
 
     async def addresses(self, host: str, families: Sequence[int], *, check_prohibited: bool = True) -> list[str]:
         self.asked[host] += 1
@@ -234,6 +237,28 @@ class DeliveryRig:
             due_s=envelope.send_at_s,
         )
         return message_id
+
+    def hand(self, recipient: str) -> None:
+        """A message that another worker moved here, and that may go at once."""
+        self.count += 1
+        envelope = Envelope(
+            f"m{self.count}",
+            "a@shop.test",
+            [Recipient(recipient, recipient.partition("@")[2])],
+            self.loop.wall_s(),
+            0,
+        )
+
+        def failed(error: OSError) -> None:
+            raise error
+
+        def arrived(seq: int) -> None:
+            self.store.arrive(seq)
+            self.dispatcher.arrived(seq, [PartState(0.0, b"")])
+
+        self.store.append(
+            envelope.id, envelopes.encode(envelope), 1, b"content", arrived, failed, origin=Origin(1, self.count)
+        )
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What was told, of one kind or all of it."""

@@ -117,6 +117,33 @@ async def test_the_one_who_asks_tells_the_others(loop: SwiftLoop, tmp_path: Path
     assert placement.owner(domain, loop.time()) == 1
 
 
+@swiftly
+async def test_two_workers_with_different_answers_do_not_play_ball(loop: SwiftLoop, tmp_path: Path):
+    """Mail that another worker moved here and that is not ours either is looked at again before it goes on; mail of
+    our own, and of the worker that asks for all, goes on at once."""
+    rig = DeliveryRig(loop, tmp_path, port=2525, workers=2)
+    placement = rig.dispatcher.placement
+    theirs = next(f"mx{number}.test" for number in range(20) if _owner(placement, f"mx{number}.test") == 1)
+    disputed = next(f"d{number}.test" for number in range(20) if placement.asker(f"d{number}.test") == 1)
+    asked_here = next(f"d{number}.test" for number in range(20) if placement.asker(f"d{number}.test") == 0)
+    rig.domain(disputed, theirs)
+    rig.domain(asked_here, theirs)
+
+    rig.hand(f"b@{disputed}")
+    rig.hand(f"b@{asked_here}")
+    rig.send(f"own@{asked_here}")
+    await rig.until(lambda: len(rig.mover.moves) == 2)
+    at_once_s = loop.time()
+    await rig.until(lambda: len(rig.mover.moves) == 3)
+    waited_s = loop.time() - at_once_s
+    rig.is_clean()
+    await rig.stop()
+
+    assert waited_s >= 25.0
+    assert rig.resolver.asked[disputed] == 2
+    assert [each["recipient"] for each in rig.events("deferred")] == [f"b@{disputed}"]
+
+
 def _owner(placement: Placement, host: str) -> int:
     return placement.owners(placement.by_mx((host,), host))[0]
 
