@@ -368,9 +368,7 @@ async def serve(args: argparse.Namespace) -> int:
     await loop.create_connection(lambda: line, sock=control)
     sockets = [socket.socket(fileno=int(each)) for each in args.sockets.split(",") if each]
     try:
-        config = accepted.read(args.accepted, args.config)
-        _keep_to_core(args.worker, config.worker_count)
-        worker = Worker(config, args.worker, args.epoch, loop)
+        worker = Worker(accepted.read(args.accepted, args.config), args.worker, args.epoch, loop)
         await worker.start()
     except (LogLockedError, LogFormatError, OSError) as error:
         return await _fail(line, args.worker, [_sentence(error)])
@@ -410,13 +408,6 @@ def _sentence(error: LogLockedError | LogFormatError | OSError) -> str:
 def _supervisor_gone() -> None:
     """Nobody would stop or restart this process any more; what is on disk is found again at the next start."""
     os._exit(1)
-
-
-def _keep_to_core(number: int, workers: int) -> None:
-    """Where there is a worker for every core each keeps to its own, so that its caches stay warm; before any thread."""
-    cores = sorted(os.sched_getaffinity(0))
-    if workers == len(cores):
-        os.sched_setaffinity(0, {cores[number]})
 
 
 def _raise_descriptor_limit() -> None:

@@ -244,10 +244,7 @@ class Settings(msgspec.Struct, frozen=True):
         about("More of the same, merged in name order; tables add up, a scalar given twice is an error."),
     ] = ("conf.d/*.toml",)
     hostname: Annotated[forms.HostName, about("Greeting, EHLO, Received; default: the machine's FQDN.")] = ""
-    workers: Annotated[
-        Annotated[int, Meta(ge=0, le=1024)],
-        about("Worker processes; 0: one per CPU core. With one for every core each keeps to its own."),
-    ] = 0
+    workers: Annotated[Annotated[int, Meta(ge=0, le=1024)], about("Worker processes; 0: one per CPU core.")] = 0
     listeners: Annotated[tuple[Listener, ...], about("Doors for applications; without any, this one.")] = field(
         default=(Listener(),), name="listener"
     )
