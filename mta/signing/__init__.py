@@ -1,0 +1,1 @@
+"""DKIM: canonical form, keys, and the helper processes that sign what leaves."""
