@@ -68,6 +68,9 @@ class Channel:
         if envelope.date_missing:
             # When it became due, so that every recipient and every attempt has the same.
             content = date_header(job.accepted_s) + content
+        signature = job.signature
+        if signature is not None and signature.fields:
+            content = signature.fields + content
         parts, recipients = job.parts, envelope.recipients
         addresses = [recipients[parts[0]].address] if len(parts) == 1 else [recipients[part].address for part in parts]
         outgoing = Outgoing(envelope.sender, addresses, content, len(content), envelope.body_8bit, envelope.smtputf8)

@@ -4,13 +4,28 @@ While it waits longer than a moment its envelope and content leave memory (it is
 queue when its turn is near.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mta.model.envelope import Envelope
+from mta.model.outcome import Reply
 
-WAITING, LOADING, SENDING, ENDED = range(4)
-"""In a lane, or for its domain; being read back; in a transaction; delivered, put off or given up (lanes drop it when
-they meet it)."""
+WAITING, LOADING, SIGNING, SENDING, ENDING, ENDED = range(6)
+"""In a lane, or for its domain; being read back; being signed; in a transaction; its end is being written down, with
+a notification before it; delivered, put off or given up (lanes drop it when they meet it)."""
+
+
+class Signature:
+    """What is put before a message's content, once for all its jobs and attempts."""
+
+    __slots__ = ("domains", "fields", "waiting")
+
+    def __init__(self, fields: bytes | None = None, domains: str = "") -> None:
+        self.fields = fields
+        """DKIM-Signature fields, each ending in CRLF; b"" where there is nothing to sign, None: not signed yet."""
+        self.domains = domains
+        """Whose signatures they are, for events: "a.test,esp.test"."""
+        self.waiting: list[Callable[[Reply | None], None]] | None = None
+        """It is being signed: whoever is called when that is done, with the reason where it cannot be."""
 
 
 class Job:
@@ -32,6 +47,7 @@ class Job:
         "prefer_host",
         "priority",
         "seq",
+        "signature",
         "source",
         "state",
     )
@@ -46,6 +62,7 @@ class Job:
         source: str,
         attempts: int = 0,
         prefer_host: str = "",
+        signature: Signature | None = None,
     ) -> None:
         self.seq = seq
         self.parts = parts
@@ -73,10 +90,14 @@ class Job:
         """Memory looks after it when it stays."""
         self.expiry_step = 0
         """Where `Expiries` has it; 0: nowhere."""
+        self.signature = signature
+        """Shared by all jobs of the message; None where nobody began to sign it, or nothing is ever signed."""
         self.state = WAITING
 
     def part(self, parts: Sequence[int]) -> "Job":
         """A job for some of the recipients, otherwise alike; memory does not know it yet."""
+        if self.signature is None:
+            self.signature = Signature()
         other = Job.__new__(Job)
         for name in Job.__slots__:
             setattr(other, name, getattr(self, name))

@@ -11,15 +11,18 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mta.delivery.expiries import Expiries
-from mta.delivery.job import ENDED, WAITING, Job
+from mta.delivery.job import ENDED, SIGNING, WAITING, Job
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta_queue.store import Loaded, Store
 
+COOLS = (WAITING, SIGNING)
+"""Jobs in these states may leave memory; what is being signed needs its content no more, and comes back in time."""
 WARM_S = 1.0  # mail that flows goes out within this; what waits longer waits for minutes
 
 Loads = Callable[[Sequence[Job], Sequence[Job]], None]
-"""What is called with jobs that were read back, and those that cannot be read."""
+"""What is called with jobs that were read back, and those that cannot be read. Some may have ended
+a moment before."""
 
 
 class Memory:
@@ -90,7 +93,7 @@ class Memory:
         watched = self._watched
         while watched and self.resident_bytes > self.bytes_max:
             _, job = watched.popleft()
-            if job.state == WAITING:
+            if job.state in COOLS:
                 job.is_watched = False
                 self._cool(job)
             elif job.state != ENDED:
@@ -103,7 +106,7 @@ class Memory:
         stays = []
         while watched and watched[0][0] < before_s:
             _, job = watched.popleft()
-            if job.state == WAITING:
+            if job.state in COOLS:
                 job.is_watched = False
                 self._cool(job)
             elif job.state != ENDED:
@@ -126,6 +129,8 @@ class Memory:
             ready: list[Job] = []
             lost: list[Job] = []
             for job in jobs:
+                if job.state == ENDED:
+                    continue
                 try:
                     job.envelope = envelopes.decode(metas[job.seq])
                     self._watch(job, now_s)
@@ -164,6 +169,9 @@ class _Contents:
     def go_on(self) -> None:
         todo, memory, store = self._todo, self._memory, self._store
         while todo:
+            if todo[0].state == ENDED:  # meanwhile: nobody wants its content
+                todo.popleft()
+                continue
             seq = todo[0].seq
             if self._ready and memory.resident_bytes + store.content_size(seq) > memory.bytes_max:
                 break
@@ -175,10 +183,11 @@ class _Contents:
         self._done([*self._ready, *todo], self._lost)
 
     def _read(self, content: bytes | None) -> None:
-        if content is None:
-            self._lost.append(self._todo.popleft())
-        else:
-            self._take(content)
+        if self._todo[0].state != ENDED:
+            if content is None:
+                self._lost.append(self._todo.popleft())
+            else:
+                self._take(content)
         self.go_on()
 
     def _take(self, content: bytes) -> None:

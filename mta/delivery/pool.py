@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mta.delivery.allowance import Allowance
-from mta.delivery.backlog import Backlog
+from mta.delivery.backlog import PARKED_AT_ONCE, Backlog
 from mta.delivery.backoff import Backoff, health_of
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress, Target
@@ -20,6 +20,7 @@ from mta.delivery.gate import Gate
 from mta.delivery.job import SENDING, WAITING, Job
 from mta.delivery.targets import Targets
 from mta.model.outcome import Delivered, Outcome, Reply
+from mta.reporting.events import Way
 from mta.resolve.errors import ResolveError
 from mta_policies.schema import Limits, Retry
 
@@ -40,8 +41,9 @@ class Pool:
         self.source = source
         self._engine = site.destination.engine
         self._loop = self._engine.loop
-        self._backlog = Backlog(self._engine, self._loaded)
+        self._backlog = Backlog(self)
         self.lane = self._backlog.lane
+        """All that waits, what is being signed or is ready included."""
         self.idle: list[Channel] = []
         """Ready and without a job; the one used last is used next."""
         self.channels: set[Channel] = set()
@@ -54,7 +56,8 @@ class Pool:
         self.targets = Targets(site)
         self._finder: asyncio.Task[None] | None = None
         self._failures_in_row = 0
-        self._failure = _UNKNOWN
+        self.failure = _UNKNOWN
+        """Of the last connection that did not become ready: stage and reply."""
         self._promised: dict[Channel, Job] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
@@ -72,7 +75,8 @@ class Pool:
         return self.allowance.retry
 
     def reload(self, source: SourceAddress) -> None:
-        """Policy, share or the source's address changed: take the values, keep what was used of the limits."""
+        """Policy, share, keys or the source's address changed: take the values, keep what was used of the limits."""
+        self._restage()
         self.allowance.reload(self.channels)
         for channel in list(self.channels):
             if channel.is_leaving:
@@ -111,7 +115,8 @@ class Pool:
         """Take out what waits and is wanted (None: everything): it goes another way."""
         return self._backlog.take_jobs(wanted)
 
-    def _loaded(self, jobs: Sequence[Job]) -> None:
+    def loaded(self, jobs: Sequence[Job]) -> None:
+        """Jobs of this pool were read back."""
         if self.is_closed:
             for job in jobs:
                 self._engine.route(job)
@@ -119,17 +124,43 @@ class Pool:
             self._backlog.give_back(jobs)
             self.pump()
 
+    def signed(self, job: Job) -> None:
+        """A job is ready; a busy connection fetches it by itself."""
+        if self.idle or job.prefer_host or not self.channels:
+            self.pump()
+
+    def _restage(self) -> None:
+        if self._engine.signatures.is_off is not self._backlog.is_plain:
+            self._backlog.restage()
+            self.lane = self._backlog.lane
+
     def granted(self, gate: Gate) -> None:
         """A shared limit has room for this pool."""
         self.pump(gate)
 
+    @property
+    def way(self) -> Way:
+        """Where its mail goes, as far as that is known without a connection."""
+        return Way(site=self.site.name, policy=self.site.destination.policy.name, source=self.source.name)
+
     def pump(self, granted: Gate | None = None) -> None:
         """Send while it is possible."""
-        lane = self.lane
+        lane, engine, backlog = self.lane, self._engine, self._backlog
         if not lane or self.is_closed or self.site.holds:
             return
+        if engine.signatures.is_off is not backlog.is_plain:
+            self._restage()
+            lane = self.lane
+        if backlog.parked:
+            backlog.parked = 0
         now_s = self._loop.time()
+        if engine.suspensions.active and self._is_suspended(now_s):
+            return
         idle, allowance = self.idle, self.allowance
+        stages = backlog.stages
+        had_channels = bool(self.channels)
+        if stages is not None and had_channels:
+            backlog.sign_ahead(now_s)
         while lane:
             if not allowance.is_free:
                 wait_s = self.meter.transaction_wait_s(now_s)
@@ -138,12 +169,16 @@ class Pool:
                     return
             if not idle:
                 self._open(now_s, granted)
+                if stages is not None and self.channels and not had_channels:
+                    backlog.sign_ahead(now_s)
+                break
+            if stages is not None and not backlog.has_ready(now_s):
                 break
             if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
-            job = self._backlog.next(allowance.recipients_max, now_s)
+            job = backlog.next(allowance.recipients_max, now_s)
             if job is None:
-                if self._backlog.is_loading:
+                if backlog.is_loading:
                     for gate in allowance.turns:
                         gate.expect(self)
                 break
@@ -167,6 +202,16 @@ class Pool:
             granted = None
         if not lane and self.waits:
             allowance.leave_gates()
+        if backlog.parked >= PARKED_AT_ONCE:
+            self._loop.call_soon(self.pump)
+
+    def _is_suspended(self, now_s: float) -> bool:
+        """Whether an admin says that nothing begins here for a while; others need not wait for this pool then."""
+        wait_s = self._engine.suspensions.pool_until_s(self) - now_s
+        if wait_s > 0:
+            self.allowance.leave_gates()
+            self._wake_in(wait_s, now_s)
+        return wait_s > 0
 
     def _with_room(self, job: Job) -> Channel | None:
         """An idle connection that may take so many recipients more; None: the job is back in the lane."""
@@ -218,8 +263,10 @@ class Pool:
 
     def _open(self, now_s: float, granted: Gate | None) -> None:
         """Open as many connections as there is mail for and limits allow."""
+        if self.meter.connections_open >= self.meter.connections_max:
+            return
         while self.opening < OPENING_MAX and self.opening < len(self.lane):
-            job = self._backlog.head()
+            job = self._backlog.reason_to_open()
             if job is None or not self._open_for_head(job, now_s, granted):
                 return
             granted = None
@@ -268,6 +315,7 @@ class Pool:
         self.opening += 1
         self.channels.add(channel)
         self.allowance.opened(now_s)
+        self.site.destination.tally.connections_opened += 1
         self.site.backoff.begin(channel)
         self.backoff.begin(channel)
         channel.open()
@@ -296,7 +344,7 @@ class Pool:
             if found:
                 self.pump()
             else:
-                self._failed(*self._failure)
+                self._failed(*self.failure)
 
     def ready(self, channel: Channel) -> None:
         """A connection can take its first message."""
@@ -317,9 +365,10 @@ class Pool:
         """A connection did not become ready: try the next address, or leave the site alone when there is none."""
         now_s = self._loop.time()
         self.opening -= 1
+        self.site.destination.tally.connections_failed += 1
         self._no_probe(channel)
         self._break_promise(channel, "")
-        self._failure = (stage, reply)
+        self.failure = (stage, reply)
         if stage == "starttls" and channel.tls_mode == "opportunistic":
             self.targets.goes_in_clear(channel.target, now_s)
         elif self.targets.failed(channel.target, now_s):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta.delivery.expiries import Expiries
-from mta.delivery.job import ENDED, LOADING, SENDING, WAITING, Job
+from mta.delivery.job import ENDED, LOADING, SENDING, SIGNING, WAITING, Job
 from mta.delivery.memory import WARM_S, Memory
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
@@ -244,3 +244,37 @@ def test_the_count_never_drifts(steps: list[tuple[str, int]]):
 
     assert rig.memory.resident_bytes == 0
     assert all(one.envelope is None for one in jobs)
+
+
+def test_job_that_signs_may_leave_memory():
+    """What is being signed needs its content no more: under pressure, or when that takes long, it is let go."""
+    rig = Rig(bytes_max=250)
+    first, second = rig.add(100), rig.add(100)
+    first.state = second.state = SIGNING
+
+    rig.add(100)
+    assert first.content is None
+    assert second.content is not None
+    rig.pass_time(WARM_S + 0.1)
+
+    assert second.content is None
+    assert rig.memory.resident_bytes == 0
+
+
+def test_job_that_ends_while_it_is_read():
+    """Nothing is kept of a job that ended while its content was on its way, and the others come all the same."""
+    rig = Rig()
+    jobs = [rig.add(100) for _ in range(3)]
+    rig.pass_time(WARM_S + 0.1)
+    for job in jobs:
+        job.state = LOADING
+    loaded: list[Sequence[Job]] = []
+    rig.memory.load(jobs, rig.clock.monotonic_s(), lambda ready, lost: loaded.append(ready))
+
+    jobs[1].state = ENDED
+    rig.memory.drop(jobs[1])
+    rig.loop.settle()
+
+    assert [list(ready) for ready in loaded] == [[jobs[0], jobs[2]]]
+    assert rig.memory.resident_bytes == 200
+    assert jobs[1].content is None

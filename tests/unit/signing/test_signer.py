@@ -1,0 +1,404 @@
+"""A worker's signer, with helpers that are played by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mta.signing import signer as signers
+from mta.signing import signing_frames as frames
+from mta.signing.keys import SigningKey
+from mta.signing.signature import Prepared
+from mta.signing.signer import BATCH_MAX, BATCHES_MAX, TRIES_MAX, Signer
+from mta.signing.signing_frames import REFUSED
+from mta.testing.signing_rig import ScriptedHelper, ed25519_key
+from mta.testing.swift_loop import SwiftLoop, swiftly
+
+KEY = ed25519_key()
+
+
+def prepared(number: int = 0, *keys: SigningKey) -> list[Prepared]:
+    """What a message's keys have to sign: a digest of its own for each."""
+    return [
+        Prepared(key, b"", number.to_bytes(16, "big") + at.to_bytes(16, "big")) for at, key in enumerate(keys or (KEY,))
+    ]
+
+
+class Rig:
+    """A signer and its helpers."""
+
+    def __init__(self, loop: SwiftLoop, directory: Path, helpers: int, *, is_prompt: bool = False) -> None:
+        paths = [directory / f"signer-{number}.sock" for number in range(helpers)]
+        self.signer = Signer(loop, paths)
+        self.helpers = [ScriptedHelper(path, is_prompt=is_prompt) for path in paths]
+        self.done: dict[int, list[bytes] | None] = {}
+        """Signatures by the number of what was asked for."""
+        self.order: list[int] = []
+
+    async def start(self) -> None:
+        for helper in self.helpers:
+            await helper.start()
+
+    def sign(self, *numbers: int, keys: Sequence[SigningKey] = ()) -> None:
+        for number in numbers:
+
+            def done(signatures: list[bytes] | None, number: int = number) -> None:
+                assert number not in self.done, "told once"
+                self.done[number] = signatures
+                self.order.append(number)
+
+            self.signer.sign(prepared(number, *keys), done)
+
+    async def settled(self) -> None:
+        """Until nothing moves any more."""
+        await asyncio.sleep(0.2)
+
+    async def stop(self) -> None:
+        await self.signer.close()
+        for helper in self.helpers:
+            helper.die()
+        await self.settled()
+
+    def check(self, *numbers: int, keys: Sequence[SigningKey] = ()) -> None:
+        """All of these are signed, and right."""
+        assert set(self.done) == set(numbers)
+        for number in numbers:
+            asked = prepared(number, *keys)
+            signatures = self.done[number]
+            assert signatures is not None
+            assert len(signatures) == len(asked)
+            for each, signature in zip(asked, signatures, strict=True):
+                assert each.key.confirms(signature, each.digest)
+
+
+async def rigged(loop: SwiftLoop, tmp_path: Path, helpers: int = 1, **options: bool) -> AsyncIterator[Rig]:
+    """A rig that is taken down afterwards."""
+    rig = Rig(loop, tmp_path, helpers, **options)
+    await rig.start()
+    yield rig
+    await rig.stop()
+
+
+@swiftly
+async def test_one_goes_at_once(loop: SwiftLoop, tmp_path: Path):
+    """A single signature is asked for in this turn of the loop, and told when it is there."""
+    async for rig in rigged(loop, tmp_path):
+        rig.sign(1)
+        await rig.settled()
+
+        assert rig.helpers[0].sizes == [1]
+        assert rig.signer.waiting == 1
+        rig.helpers[0].answer()
+        await rig.settled()
+
+        rig.check(1)
+        assert rig.signer.waiting == 0
+        assert rig.signer.signatures == 1
+
+
+@swiftly
+async def test_connects_when_needed(loop: SwiftLoop, tmp_path: Path):
+    """Where nothing is signed no helper is called."""
+    async for rig in rigged(loop, tmp_path):
+        await rig.settled()
+        assert rig.helpers[0].wires == []
+
+        rig.sign(1)
+        await rig.settled()
+
+        assert len(rig.helpers[0].wires) == 1
+
+
+@swiftly
+async def test_batches_form_by_themselves(loop: SwiftLoop, tmp_path: Path):
+    """While all helpers have two batches what comes gathers, and goes together when one is free."""
+    async for rig in rigged(loop, tmp_path):
+        for number in range(2 + 10):
+            rig.sign(number)
+            await rig.settled()
+
+        helper = rig.helpers[0]
+        assert helper.sizes == [1, 1]
+        helper.answer()
+        await rig.settled()
+
+        assert helper.sizes == [1, 1, 10]
+        helper.answer()
+        helper.answer()
+        await rig.settled()
+        rig.check(*range(12))
+        assert rig.order == list(range(12))
+
+
+@swiftly
+async def test_all_helpers_work(loop: SwiftLoop, tmp_path: Path):
+    """What one turn of the loop brings is dealt out evenly; nobody gets more than two batches of at most sixteen."""
+    async for rig in rigged(loop, tmp_path, 3):
+        rig.sign(0)
+        await rig.settled()
+        for helper in rig.helpers:
+            while helper.batches:
+                helper.answer()
+        await rig.settled()
+        for helper in rig.helpers:
+            helper.sizes.clear()
+
+        rig.sign(*range(1, 31))
+        await rig.settled()
+
+        assert [helper.sizes for helper in rig.helpers] == [[10]] * 3
+        rig.sign(*range(31, 500))
+        await rig.settled()
+        assert [helper.sizes for helper in rig.helpers] == [[10, BATCH_MAX]] * 3
+        assert BATCHES_MAX == 2
+        assert rig.signer.is_saturated
+        for helper in rig.helpers:
+            helper.is_prompt = True
+            helper.answer()
+            helper.answer()
+        await rig.settled()
+        rig.check(*range(500))
+        assert not rig.signer.is_saturated
+
+
+@swiftly
+async def test_key_is_told_once(loop: SwiftLoop, tmp_path: Path):
+    """A helper hears a key before its first use on a connection and not again."""
+    async for rig in rigged(loop, tmp_path, is_prompt=True):
+        for number in range(5):
+            rig.sign(number)
+            await rig.settled()
+
+        assert rig.helpers[0].keys_told == 1
+        rig.check(*range(5))
+
+
+@swiftly
+async def test_forgotten_key_is_told_again(loop: SwiftLoop, tmp_path: Path):
+    """A helper that forgot a key hears it again, and the signature comes all the same."""
+    async for rig in rigged(loop, tmp_path, is_prompt=True):
+        rig.sign(1)
+        await rig.settled()
+        rig.helpers[0].keys.clear()
+
+        rig.sign(2, 3)
+        await rig.settled()
+
+        rig.check(1, 2, 3)
+        assert rig.helpers[0].keys_told == 2
+
+
+@swiftly
+async def test_more_keys_than_are_remembered(loop: SwiftLoop, tmp_path: Path):
+    """What a signer remembers of the keys that it told is bounded; what it forgot is told again."""
+    keys = [ed25519_key(f"{number}.test") for number in range(5)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signers, "TOLD_KEYS_MAX", 2)
+        async for rig in rigged(loop, tmp_path, is_prompt=True):
+            for number in range(10):
+                rig.sign(number, keys=[keys[number % 5]])
+                await rig.settled()
+
+            assert all(rig.done.values())
+            assert rig.helpers[0].keys_told == 10
+
+
+@swiftly
+async def test_several_keys(loop: SwiftLoop, tmp_path: Path):
+    """A message with several keys is told when all its signatures are there, in the order of the keys."""
+    keys = [KEY, ed25519_key("esp.test"), ed25519_key("other.test")]
+    async for rig in rigged(loop, tmp_path, is_prompt=True):
+        rig.sign(*range(20), keys=keys)
+        await rig.settled()
+
+        rig.check(*range(20), keys=keys)
+        assert rig.signer.signatures == 60
+        assert max(rig.helpers[0].sizes) <= BATCH_MAX
+
+
+@swiftly
+async def test_more_keys_than_a_batch(loop: SwiftLoop, tmp_path: Path):
+    """A message with more keys than a batch has room for is one batch."""
+    keys = [ed25519_key(f"{number}.test") for number in range(BATCH_MAX + 4)]
+    async for rig in rigged(loop, tmp_path, is_prompt=True):
+        rig.sign(1, 2, keys=keys)
+        await rig.settled()
+
+        rig.check(1, 2, keys=keys)
+        assert rig.helpers[0].sizes == [BATCH_MAX + 4] * 2
+
+
+@swiftly
+async def test_helper_dies(loop: SwiftLoop, tmp_path: Path):
+    """What a dead helper had goes to the others before what came later; each is told once."""
+    async for rig in rigged(loop, tmp_path, 2):
+        rig.sign(*range(100))
+        await rig.settled()
+        dead, alive = rig.helpers
+        had = {entry[1] for _, _, entries in dead.batches for entry in entries}
+        assert had
+
+        dead.die()
+        await rig.settled()
+        alive.answer()
+        alive.answer()
+        await rig.settled()
+
+        assert {entry[1] for _, _, entries in alive.batches for entry in entries} <= had
+        alive.is_prompt = True
+        alive.answer()
+        alive.answer()
+        await rig.settled()
+        rig.check(*range(100))
+
+
+@swiftly
+async def test_no_helper(loop: SwiftLoop, tmp_path: Path):
+    """With no helper everything waits, nothing is lost, and a successor is found within a moment."""
+    async for rig in rigged(loop, tmp_path):
+        helper = rig.helpers[0]
+        rig.sign(1, 2)
+        await rig.settled()
+        helper.die()
+        rig.sign(3)
+        await asyncio.sleep(30.0)
+        assert rig.done == {}
+        assert rig.signer.waiting == 3
+        assert rig.signer.helpers == 0
+
+        helper.is_prompt = True
+        await helper.start()
+        await rig.settled()
+
+        rig.check(1, 2, 3)
+        assert rig.signer.helpers == 1
+        assert rig.order == [1, 2, 3]
+
+
+@swiftly
+async def test_folder_that_is_not_there_yet(loop: SwiftLoop, tmp_path: Path):
+    """A signer may ask before anybody has made the folder of the sockets."""
+    rig = Rig(loop, tmp_path / "links", 1, is_prompt=True)
+    rig.sign(1)
+    await rig.settled()
+
+    (tmp_path / "links").mkdir()
+    await rig.start()
+    await rig.settled()
+
+    rig.check(1)
+    await rig.stop()
+
+
+@swiftly
+async def test_helper_that_hangs(loop: SwiftLoop, tmp_path: Path):
+    """A helper that does not answer is left, its work is done by the others, and it gets none before it greets."""
+    async for rig in rigged(loop, tmp_path, 2):
+        hangs, works = rig.helpers
+        rig.sign(1, 2)
+        await rig.settled()
+        assert hangs.batches
+        works.is_prompt = True
+        while works.batches:
+            works.answer()
+        hangs.greets = False
+
+        await asyncio.sleep(signers.ANSWER_S + 3 * signers.WATCH_S)
+
+        rig.check(1, 2)
+        assert "did not answer" in rig.signer.last_error
+        asked = len(hangs.sizes)
+        rig.sign(*range(3, 50))
+        await rig.settled()
+        rig.check(*range(1, 50))
+        assert len(hangs.sizes) == asked
+
+
+@swiftly
+async def test_key_that_cannot_sign(loop: SwiftLoop, tmp_path: Path):
+    """A refused key is told as None with the reason; the messages beside it are signed."""
+    async for rig in rigged(loop, tmp_path):
+        rig.sign(1, 2)
+        await rig.settled()
+        wire, ref, entries = rig.helpers[0].batches[0]
+        good = KEY.sign(entries[1][1])
+
+        wire.transport.write(frames.signed(ref, [(REFUSED, b"out of order"), (frames.DONE, good)]))
+        await rig.settled()
+
+        assert rig.done == {1: None, 2: [good]}
+        assert rig.signer.last_error == "the key ed._domainkey.shop.test cannot sign: out of order"
+
+
+@swiftly
+async def test_key_that_no_helper_keeps(loop: SwiftLoop, tmp_path: Path):
+    """A helper that never knows a key is not asked for ever."""
+    async for rig in rigged(loop, tmp_path):
+        rig.sign(1)
+        for _ in range(TRIES_MAX):
+            await rig.settled()
+            assert rig.done == {}
+            rig.helpers[0].keys.clear()
+            rig.helpers[0].answer()
+        await rig.settled()
+
+        assert rig.done == {1: None}
+        assert "does not keep it" in rig.signer.last_error
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400\r\n", frames.sign(1, []), frames.signed(b"\x07\0\0\0", [])])
+def test_not_a_helper(said: bytes, tmp_path: Path):
+    """Something that answers nonsense is left, and what it had is signed elsewhere."""
+
+    @swiftly
+    async def main(loop: SwiftLoop) -> None:
+        async for rig in rigged(loop, tmp_path):
+            rig.sign(1)
+            await rig.settled()
+            helper = rig.helpers[0]
+            helper.is_prompt = True
+
+            helper.batches.popleft()[0].transport.write(said)
+            await rig.settled()
+
+            rig.check(1)
+            assert rig.signer.last_error.startswith("a signing helper: ")
+
+    main()
+
+
+@swiftly
+async def test_error_in_who_asked(loop: SwiftLoop, tmp_path: Path):
+    """Whoever fails when he is told keeps nobody else from his signatures."""
+    async for rig in rigged(loop, tmp_path, is_prompt=True):
+
+        def fails(signatures: list[bytes] | None) -> None:
+            raise ValueError("a bug")
+
+        rig.signer.sign(prepared(1), fails)
+        rig.sign(2)
+        await rig.settled()
+
+        rig.check(2)
+        assert rig.signer.waiting == 0
+        [problem] = loop.problems
+        assert str(problem["exception"]) == "a bug"
+        loop.problems.clear()
+
+
+@swiftly
+async def test_close(loop: SwiftLoop, tmp_path: Path):
+    """After the end nobody is told anything."""
+    rig = Rig(loop, tmp_path, 2)
+    await rig.start()
+    rig.sign(*range(100))
+    await rig.settled()
+
+    await rig.signer.close()
+    await rig.settled()
+
+    assert rig.done == {}
+    assert all(not helper.wires for helper in rig.helpers)
+    for helper in rig.helpers:
+        helper.die()
