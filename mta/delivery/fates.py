@@ -1,32 +1,36 @@
 """Fates: what an attempt's outcome means for each recipient, written to the queue and told in the event log."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
 import msgspec
 
 from mta.delivery.connection import SourceAddress
-from mta.delivery.job import ENDED, Job
+from mta.delivery.job import ENDING, Job
+from mta.delivery.notices import GivenUp, Notifier
 from mta.delivery.pool import Pool
 from mta.delivery.sites import Site
+from mta.handoff.notices import Notices
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope
 from mta.model.outcome import COUNTED_STAGES, Bounced, Deferred, Delivered, Outcome, Reply
-from mta.reporting.events import NO_WAY, Events, Fate, FateKind, Way, encode_note
+from mta.reporting.events import NO_WAY, Events, Fate, FateKind, Way, encode_note, encode_notes
+from mta.reporting.questions import PolicyCounts
 from mta_policies.retry import next_attempt_s
 from mta_policies.schema import Retry
 from mta_queue.store import Store
 
 EXPIRED = Reply(554, "5.4.7", "Could not be delivered before it expired")
+CANCELLED_CODE, CANCELLED_ENHANCED = 554, "5.0.0"
 TOO_MANY_RECIPIENTS = frozenset(
     {(452, "4.5.3"), (452, ""), (552, "5.5.3")}
 )  # RFC 5321 4.5.3.1.10: the others come in another transaction at once
 
 
 class Plan(Protocol):
-    """Where fates put what is tried again."""
+    """Where fates put what is tried again, and what they count."""
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
         """Try these parts again then (Unix seconds)."""
@@ -44,6 +48,10 @@ class Plan(Protocol):
         """An error of ours stopped a job."""
         ...
 
+    def tally(self, policy: str) -> PolicyCounts:
+        """The counters of a policy; "": it is not known which."""
+        ...
+
 
 class Fates:
     """Decides, records, tells."""
@@ -55,17 +63,47 @@ class Fates:
         plan: Plan,
         clock: Clock,
         random: Random,
+        *,
+        wants_dsn: Callable[[Envelope], bool],
+        hostname: str,
     ) -> None:
+        """`wants_dsn`: whether the sender of a message is told of recipients that are given up; `hostname`: who says
+        so."""
         self._store = store
         self._events = events
         self._plan = plan
         self._clock = clock
         self._random = random
+        self._notifier = Notifier(store, clock, self, wants_dsn=wants_dsn, hostname=hostname)
         self.delivered = 0
+        """Recipients, as all of these but the last."""
         self.deferred = 0
         self.bounced = 0
         self.expired = 0
+        self.cancelled = 0
         self.uncertain = 0
+        self.dsn = 0
+        """Notifications to senders."""
+
+    def start(self, notices: Notices) -> None:
+        """From now on senders can be told."""
+        self._notifier.notices = notices
+
+    @property
+    def wants_dsn(self) -> Callable[[Envelope], bool]:
+        """See the constructor; a reload sets it anew."""
+        return self._notifier.wants_dsn
+
+    @wants_dsn.setter
+    def wants_dsn(self, wants: Callable[[Envelope], bool]) -> None:
+        self._notifier.wants_dsn = wants
+
+    @property
+    def ending(self) -> int:
+        """Jobs whose end is being written down, with a notification before it."""
+        return self._notifier.ending
+
+    # after a transaction
 
     def settle(self, pool: Pool, job: Job, outcomes: Sequence[Outcome], way: Way, was_used: bool) -> None:
         """A transaction ended with one outcome for every recipient of the job; `was_used`: it was not the first of its
@@ -73,8 +111,7 @@ class Fates:
         if len(outcomes) == 1:
             outcome = outcomes[0]
             if type(outcome) is Delivered:
-                self.delivered += 1
-                self._end(job, job.parts, "delivered", outcome.reply, outcome.stage, job.attempts + 1, way)
+                self._delivered(pool, job, job.parts, outcome, way)
                 self._plan.ended(job)
                 return
         alike: dict[Outcome, list[int]] = {}
@@ -82,63 +119,124 @@ class Fates:
             alike.setdefault(outcome, []).append(part)
         some_delivered = any(type(outcome) is Delivered for outcome in alike)
         again: list[int] = []
+        given_up: list[GivenUp] = []
         is_next = True
         for outcome, parts in alike.items():
             if isinstance(outcome, Delivered):
-                self.delivered += len(parts)
-                self._end(job, parts, "delivered", outcome.reply, outcome.stage, job.attempts + 1, way)
+                self._delivered(pool, job, parts, outcome, way)
             elif some_delivered and _is_too_many(outcome):
                 again += parts
             elif isinstance(outcome, Bounced):
-                self.bounced += len(parts)
-                attempt = job.attempts + outcome.from_peer
-                self._end(job, parts, "bounced", outcome.reply, outcome.stage, attempt, way)
+                given_up.append(GivenUp(parts, self._bounced(job, outcome, way)))
             elif _is_attempt(outcome, was_used):
-                self._put_off(job, parts, outcome, way, pool.retry)
+                self._put_off(pool, job, parts, outcome, way)
             else:
                 self._tell_deferred(job, parts, outcome, way)
                 again += parts
                 is_next = was_used  # on a new connection another message may have better luck
-        if not again:
-            self._plan.ended(job)
-            return
-        rest = job
-        if len(again) < len(job.parts):
-            rest = self._plan.split(job, again)
-            self._plan.ended(job)
-        pool.take_back(rest, is_next)
+        self._go_on(pool, job, again, is_next, given_up)
 
-    def _end(
-        self, job: Job, parts: Sequence[int], event: FateKind, reply: Reply, stage: str, attempt: int, way: Way
-    ) -> None:
-        fate = Fate(event, self._clock.wall_s(), reply, stage, attempt, 0.0, way)
+    def _go_on(self, pool: Pool, job: Job, again: Sequence[int], is_next: bool, given_up: Sequence[GivenUp]) -> None:
+        """What becomes of the job when the others of its recipients have their fates."""
+        count = len(job.parts)
+        ending = rest = None
+        if given_up:
+            parts = [part for each in given_up for part in each.parts]
+            ending = job if len(parts) == count else self._plan.split(job, parts)
+        if again:
+            rest = job if len(again) == count else self._plan.split(job, again)
+        if job not in (ending, rest):
+            self._plan.ended(job)
+        if ending is not None:
+            self._end(ending, given_up)
+        if rest is not None:
+            pool.take_back(rest, is_next)
+
+    def _delivered(self, pool: Pool, job: Job, parts: Sequence[int], outcome: Delivered, way: Way) -> None:
+        signature = job.signature
+        fate = Fate(
+            "delivered",
+            self._clock.wall_s(),
+            outcome.reply,
+            outcome.stage,
+            job.attempts + 1,
+            0.0,
+            way,
+            False,
+            "",
+            signature.domains if signature is not None else "",
+        )
+        count = len(parts)
+        self.delivered += count
+        pool.site.destination.tally.delivered += count
         envelope = job.envelope or self._envelope(job)  # before it is finished: a dead item cannot be read any more
         self._store.finish(job.seq, parts, encode_note(fate))
         if envelope is not None:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
 
-    def _put_off(self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, retry: Retry) -> None:
-        now_s = self._clock.wall_s()
-        attempts = job.attempts + 1
-        due_s = min(next_attempt_s(retry, attempts, now_s, self._random.random()), max(job.expires_s, now_s))
-        fate = Fate("deferred", now_s, outcome.reply, outcome.stage, attempts, due_s, way, outcome.uncertain)
-        self.deferred += len(parts)
+    def _bounced(self, job: Job, outcome: Bounced, way: Way) -> Fate:
+        return Fate(
+            "bounced",
+            self._clock.wall_s(),
+            outcome.reply,
+            outcome.stage,
+            job.attempts + outcome.from_peer,
+            way=way,
+            dkim=_signed_by(job),
+            from_peer=outcome.from_peer,
+        )
+
+    def _put_off(self, pool: Pool, job: Job, parts: Sequence[int], outcome: Deferred, way: Way) -> None:
+        pool.site.destination.tally.deferred += len(parts)
         self.uncertain += len(parts) if outcome.uncertain else 0
+        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + 1)
+
+    def _postpone(
+        self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, retry: Retry, attempts: int
+    ) -> None:
+        now_s = self._clock.wall_s()
+        due_s = min(next_attempt_s(retry, attempts, now_s, self._random.random()), max(job.expires_s, now_s))
+        signature = job.signature
+        fate = Fate(
+            "deferred",
+            now_s,
+            outcome.reply,
+            outcome.stage,
+            attempts,
+            due_s,
+            way,
+            outcome.uncertain,
+            dkim=_signed_by(job),
+            signature=(signature.fields or b"") if signature is not None else b"",
+            from_peer=outcome.from_peer,
+        )
+        self.deferred += len(parts)
+        envelope = self._envelope(job)
         self._store.postpone(job.seq, parts, due_s, encode_note(fate))
         self._plan.later(due_s, job.seq, parts)
-        envelope = self._envelope(job)
         if envelope is not None:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
 
     def _tell_deferred(self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way) -> None:
         """The connection broke before the peer said anything about the message: no attempt, it stays in its lane."""
-        fate = Fate("deferred", self._clock.wall_s(), outcome.reply, outcome.stage, job.attempts, 0.0, way)
+        fate = Fate(
+            "deferred",
+            self._clock.wall_s(),
+            outcome.reply,
+            outcome.stage,
+            job.attempts,
+            way=way,
+            dkim=_signed_by(job),
+            from_peer=outcome.from_peer,
+        )
         envelope = self._envelope(job)
         if envelope is not None:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
+
+    # without one
 
     def tell_delay(
         self, job: Job, stage: str, reply: Reply, site: Site | None, source: SourceAddress | None, wait_s: float
@@ -157,31 +255,108 @@ class Fates:
         for part in job.parts:
             self._events.fate(envelope, envelope.recipients[part], fate)
 
+    def defer_local(self, job: Job, reply: Reply, retry: Retry, way: Way = NO_WAY) -> None:
+        """It cannot go for a reason of ours: tried again by the schedule, which it does not use up. The job ends."""
+        if job.state >= ENDING:
+            return
+        self._plan.tally(way.policy).deferred += len(job.parts)
+        outcome = Deferred(reply, "local", from_peer=False)
+        self._postpone(job, job.parts, outcome, way, retry, job.attempts)
+        self._plan.ended(job)
+
     def bounce(self, job: Job, stage: str, reply: Reply, way: Way = NO_WAY) -> None:
-        """Never, for all recipients of a job that waits."""
-        self.bounced += len(job.parts)
+        """Never, for all recipients of a job that is in no transaction."""
         self._give_up(job, "bounced", reply, stage, way)
 
     def bounce_waiting(self, pool: Pool, stage: str, reply: Reply) -> None:
         """Nothing can ever be sent to this site."""
-        way = Way(site=pool.site.name, policy=pool.site.destination.policy.name, source=pool.source.name)
+        way = pool.way
         for job in pool.take_jobs():
             self.bounce(job, stage, reply, way)
 
-    def expire(self, job: Job) -> None:
-        """Its time is over."""
-        if job.state == ENDED:
-            return
-        self.expired += len(job.parts)
-        self._give_up(job, "expired", EXPIRED, "local", NO_WAY)
+    def expire(self, job: Job, way: Way = NO_WAY) -> None:
+        """Its time is over; `way` as far as it is known where it would have gone."""
+        self._give_up(job, "expired", EXPIRED, "local", way)
 
     def _give_up(self, job: Job, event: FateKind, reply: Reply, stage: str, way: Way) -> None:
+        """The job ends now or, where its sender is told, in a moment."""
+        if job.state >= ENDING:
+            return
+        fate = Fate(event, self._clock.wall_s(), reply, stage, job.attempts, way=way, from_peer=False)
+        self._end(job, [GivenUp(job.parts, fate)])
+
+    def cancel_parts(self, seq: int, parts: Sequence[int], envelope: Envelope, reason: str, attempts: int = 0) -> None:
+        """An admin said so: recorded and told at once, and nobody is notified. Jobs are the caller's business."""
+        reply = Reply(CANCELLED_CODE, CANCELLED_ENHANCED, reason)
+        fate = Fate("cancelled", self._clock.wall_s(), reply, "local", attempts, from_peer=False)
+        self._finish(seq, parts, envelope, [GivenUp(parts, fate)])
+
+    # the end of a job
+
+    def _end(self, job: Job, given_up: Sequence[GivenUp]) -> None:
         try:
-            self._end(job, job.parts, event, reply, stage, job.attempts, way)
+            self._notifier.end(job, given_up)
         except Exception as error:  # noqa: BLE001 - one of many that are given up must not keep the others
             self._plan.set_aside(job, error)
+
+    def record(
+        self,
+        job: Job,
+        envelope: Envelope,
+        given_up: Sequence[GivenUp],
+        notice: Envelope | None = None,
+        on_durable: Callable[[], None] | None = None,
+    ) -> None:
+        """See `mta.delivery.notices.Recorder`."""
+        if notice is None and len(given_up) > 1:
+            for each in given_up:
+                self._finish(job.seq, each.parts, envelope, [each])
         else:
-            self._plan.ended(job)
+            parts = [part for each in given_up for part in each.parts]
+            self._finish(job.seq, parts, envelope, given_up, notice, on_durable)
+        self._plan.ended(job)
+
+    def put_off(self, job: Job, wait_s: float) -> None:
+        """See `mta.delivery.notices.Recorder`."""
+        self._plan.later(self._clock.wall_s() + wait_s, job.seq, job.parts)
+        self._plan.ended(job)
+
+    def lost(self, job: Job) -> None:
+        """See `mta.delivery.notices.Recorder`."""
+        self._plan.ended(job)
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """See `mta.delivery.notices.Recorder`."""
+        self._plan.set_aside(job, error)
+
+    def _finish(
+        self,
+        seq: int,
+        parts: Sequence[int],
+        envelope: Envelope,
+        given_up: Sequence[GivenUp],
+        notice: Envelope | None = None,
+        on_durable: Callable[[], None] | None = None,
+    ) -> None:
+        self._store.finish(seq, parts, encode_notes(given_up), on_durable)
+        if notice is not None:
+            self.dsn += 1
+            self._events.received(notice)
+        for each in given_up:
+            self._count(each)
+            for part in each.parts:
+                self._events.fate(envelope, envelope.recipients[part], each.fate)
+
+    def _count(self, given_up: GivenUp) -> None:
+        count, fate = len(given_up.parts), given_up.fate
+        if fate.event == "bounced":
+            self.bounced += count
+            self._plan.tally(fate.way.policy).bounced += count
+        elif fate.event == "expired":
+            self.expired += count
+            self._plan.tally(fate.way.policy).expired += count
+        else:
+            self.cancelled += count
 
     def _envelope(self, job: Job) -> Envelope | None:
         """The envelope, from the disk where the job is cold (rare: one message tells for many)."""
@@ -192,6 +367,10 @@ class Fates:
             return envelopes.decode(loaded.meta) if loaded is not None else None
         except msgspec.DecodeError:
             return None
+
+
+def _signed_by(job: Job) -> str:
+    return job.signature.domains if job.signature is not None else ""
 
 
 def _is_too_many(outcome: Outcome) -> bool:

@@ -1,7 +1,8 @@
-"""Arrivals: the receiving side of moves. What arrives is written down, and is this worker's when its origin says so.
+"""Arrivals: the receiving side of lanes. What arrives is written down, and is this worker's when its origin says so.
 
 Until then it is only kept: after a crash of either side the origin's log decides. A recipient that still waits
-there is the origin's, and what arrived here is forgotten; any other is ours.
+there is the origin's, and what arrived here is forgotten; any other is ours. Of a notification it is the recipients
+that it tells about: while one still waits there, it was given up by nobody, and the notification is forgotten.
 """
 
 from collections.abc import Callable, Sequence
@@ -194,9 +195,13 @@ class Arrivals:
             on_decided()
             return
         server = origin.log % self._workers
-        recipients = [recipient.address for recipient in envelopes.decode(loaded.meta).recipients]
+        envelope = envelopes.decode(loaded.meta)
         self._ref += 1
-        ask = frames.Ask(self._ref, origin.log, origin.seq, loaded.item_id, recipients)
+        if envelope.cause_recipients is not None:  # a notification, not let go yet: they are whom it tells about
+            about = (envelope.cause_id, envelope.cause_recipients)
+        else:
+            about = (loaded.item_id, [recipient.address for recipient in envelope.recipients])
+        ask = frames.Ask(self._ref, origin.log, origin.seq, *about)
 
         def decided(living: bool) -> None:
             if living:

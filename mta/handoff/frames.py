@@ -81,12 +81,14 @@ class Forgotten(msgspec.Struct, tag=8, array_like=True, frozen=True):
 
 
 class Move(msgspec.Struct, tag=9, array_like=True, frozen=True):
-    """Waiting parts of a message whose destination belongs to the other now; the body is its content."""
+    """Waiting parts of a message whose destination belongs to the other now, or a notification about a message here;
+    the body is its content."""
 
     ref: int
     id: str
     meta: bytes
     log: int
+    """Where the item lies, or the one that it tells of; with `seq`."""
     seq: int
     states: list[tuple[float, bytes]]
     """Due time and last note of every part."""

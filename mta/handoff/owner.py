@@ -161,6 +161,10 @@ class Owner:
         self._untold.pop(seq, None)
         self._taker.take(seq, envelope, content)
 
+    def is_kept_back(self, seq: int) -> bool:
+        """Whether an item was appended here and is not let go yet: only its door may do anything with it."""
+        return seq in self._untold
+
     @property
     def held(self) -> int:
         """Messages that wait for the word of their door."""

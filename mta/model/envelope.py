@@ -53,6 +53,10 @@ class Envelope(msgspec.Struct, array_like=True):
     where [] stands for just those of this envelope."""
     date_missing: bool = False
     """A delayed message came without Date: one is added when it becomes due."""
+    cause_id: str = ""
+    """Of a delivery status notification: the message that it tells about; "" for every other message."""
+    cause_recipients: list[str] | None = None
+    """Of a delivery status notification: the recipients of that message that it tells about."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -9,7 +9,7 @@ blank, and the rest of the control characters is escaped here.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -62,6 +62,18 @@ class Fate(msgspec.Struct, frozen=True, array_like=True):
     uncertain: bool = False
     """The connection broke after the final dot."""
     category: str = ""
+    dkim: str = ""
+    """The domains that signed what was sent, with a comma between them."""
+    signature: bytes = b""
+    """Of a deferral: the DKIM-Signature fields, so that every further attempt carries the same."""
+    dsn: str = ""
+    """Id of the notification that went to the sender; "" where none did."""
+    dsn_bytes: int = 0
+    """Its size."""
+    from_peer: bool = True
+    """The reply is the words of `way.host`; False where it is ours for what happened."""
+    is_repeated: bool = False
+    """Written down again with another due time, by an admin's hand: the event log has it already."""
 
 
 class _Received(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
@@ -116,6 +128,7 @@ class _Fate(msgspec.Struct, frozen=True, omit_defaults=True):
     next_attempt: float = 0.0
     uncertain: bool = False
     category: str = ""
+    dsn: str = ""
 
 
 class _Rejected(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
@@ -134,8 +147,31 @@ class _Rejected(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="even
     text: str = ""
 
 
+class _Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="suspended"):
+    time: float
+    event_id: str
+    id: str
+    worker: int
+    v: int
+    selection: str
+    until: float
+    reason: str = ""
+    by: str = ""
+
+
+class _Resumed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="resumed"):
+    time: float
+    event_id: str
+    id: str
+    worker: int
+    v: int
+    selection: str
+    by: str = ""
+
+
 _note_encoder = msgspec.msgpack.Encoder()
 _note_decoder = msgspec.msgpack.Decoder(Fate)
+_notes_decoder = msgspec.msgpack.Decoder(list[tuple[list[int], Fate]])
 _line_encoder = msgspec.json.Encoder()
 _encode = _line_encoder.encode
 
@@ -149,8 +185,28 @@ def encode_note(fate: Fate) -> bytes:
 
 
 def decode_note(note: bytes) -> Fate:
-    """The opposite of `encode_note`; raises msgspec.DecodeError where the bytes are not a fate."""
+    """The opposite of `encode_note`; raises msgspec.DecodeError where the bytes are not one fate."""
     return _note_decoder.decode(note)
+
+
+def encode_notes(fates: Sequence[tuple[Sequence[int], Fate]]) -> bytes:
+    """One note for recipients (their parts) that end together and not alike: their sender is told of all at once."""
+    if len(fates) == 1:
+        return encode_note(fates[0][1])
+    return _note_encoder.encode([(list(parts), fate) for parts, fate in fates])
+
+
+def fates_of(note: bytes, parts: Sequence[int]) -> list[tuple[int, Fate]]:
+    """Each part's fate, from the note of a record about these parts: none where it is empty, because they were never
+    tried. Raises msgspec.DecodeError."""
+    if not note:
+        return []
+    try:
+        fate = _note_decoder.decode(note)
+    except msgspec.ValidationError:
+        wanted = frozenset(parts)
+        return [(part, fate) for listed, fate in _notes_decoder.decode(note) for part in listed if part in wanted]
+    return [(part, fate) for part in parts]
 
 
 class Events:
@@ -219,7 +275,7 @@ class Events:
                 fate.stage,
                 envelope.message_id,
                 envelope.from_domain,
-                "",
+                fate.dkim,
                 envelope.tenant,
                 envelope.campaign,
                 way.pool or envelope.pool,
@@ -236,6 +292,7 @@ class Events:
                 _milliseconds(fate.next_attempt_s) if fate.next_attempt_s else 0.0,
                 fate.uncertain,
                 fate.category,
+                fate.dsn,
             )
         )
 
@@ -268,6 +325,40 @@ class Events:
                 reply.code,
                 reply.enhanced,
                 reply.text[:TEXT_CHARS_MAX],
+            )
+        )
+
+    def suspended(
+        self, time_s: float, suspension_id: str, selection: str, until_s: float, reason: str, by: str
+    ) -> None:
+        """Nothing that matches `selection` goes out from now on until then."""
+        self._count += 1
+        self._tell(
+            _Suspended(
+                _milliseconds(time_s),
+                f"{self._prefix}{self._count}",
+                suspension_id,
+                self._worker,
+                EVENT_VERSION,
+                selection,
+                _milliseconds(until_s),
+                reason,
+                by,
+            )
+        )
+
+    def resumed(self, time_s: float, suspension_id: str, selection: str, by: str) -> None:
+        """A suspension is over: its time is, where nobody (`by` is "") ended it."""
+        self._count += 1
+        self._tell(
+            _Resumed(
+                _milliseconds(time_s),
+                f"{self._prefix}{self._count}",
+                suspension_id,
+                self._worker,
+                EVENT_VERSION,
+                selection,
+                by,
             )
         )
 

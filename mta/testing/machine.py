@@ -1,25 +1,36 @@
 """Machine: several workers in one process, with disks, links and time in a test's hands.
 
-Every worker has its own loop, its log on a MemoryDisk, and the real owner, door and mover; delivery is a list that the
-test empties. A worker that crashes loses all but its disk. The machine knows what every client was told and what was
-delivered, and `check` says whether the promise was kept.
+Every worker has its own loop, its log on a MemoryDisk, and the real owner, door, mover, notices and fates; delivery is
+a list that the test empties, and recipients named `bounce...` may be refused there. A worker that crashes loses all but
+its disk. The machine knows what every client was told, what was delivered and whom a notification told about, and
+`check` says whether the promise was kept.
 """
 
 import asyncio
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
+from mta.delivery.fates import Fates
+from mta.delivery.job import ENDED, SENDING, Job
+from mta.delivery.pool import Pool
 from mta.handoff.door import Door
 from mta.handoff.link import LinkWire, Mesh
 from mta.handoff.mover import Mover, PartState
+from mta.handoff.notices import Notices
 from mta.handoff.owner import Owner
 from mta.handoff.placement import Placement
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope, Recipient
+from mta.model.outcome import Bounced, Delivered, Reply
+from mta.reporting.events import Events, Fate, Way, encode_note
+from mta.reporting.questions import PolicyCounts
+from mta.reporting.retelling import tell_again
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue.store import Loaded, Recovered, Store
@@ -27,6 +38,12 @@ from mta_queue.store import Loaded, Recovered, Store
 DIRECTORY = Path("/queue")
 ID_DIGITS = 6
 MOMENT_S = 0.01  # the queue gathers what comes within a few milliseconds
+HOSTNAME = "me.test"
+OK = Reply(250, "2.0.0", "taken")
+TOO_BIG = Reply(552, "5.3.4", "too big")
+UNKNOWN = Reply(550, "5.1.1", "unknown")
+NOTE = encode_note(Fate("delivered", 0.0, OK, "content"))
+PUT_OFF_S = 61.0  # what could not be told is tried again after a minute
 
 
 class Pipe:
@@ -79,10 +96,18 @@ class Worker:
         self.mesh = Mesh(loop, number, len(machine.disks), DIRECTORY / "links")
         placement = cast(Placement, _Placement(machine, number))
         clock = cast(Clock, machine)
-        self.owner = Owner(self.store, self, lambda envelope: self.tell(f"received {envelope.id}"))
+        self.events = Events(self._tell, worker=number, prefix="e")
+        self.owner = Owner(self.store, self, self.events.received)
         self.owner.attach(self.mesh)
         self.door = Door(placement, self.owner, self.mesh, clock)
         self.mover = Mover(self.store, placement, self.mesh, clock, self.arrived)
+        self.notices = Notices(self.mover, clock)
+        self.fates = Fates(
+            self.store, self.events, self, clock, Random(1), wants_dsn=lambda envelope: True, hostname=HOSTNAME
+        )
+        self.fates.start(cast(Notices, self))
+        destination = SimpleNamespace(tally=self.tally(""))
+        self.pool = cast(Pool, SimpleNamespace(site=SimpleNamespace(destination=destination)))
         self.jobs: deque[tuple[int, int, Envelope]] = deque()
         """(seq, part, envelope) that may be delivered."""
         self.lines: list[str] = []
@@ -113,18 +138,18 @@ class Worker:
 
         self.mover.settle(log, found.arriving, settled)
 
+    @property
+    def may_begin(self) -> bool:
+        """It has not, and what a crash left open is settled."""
+        return not self.has_begun and self.mesh.were_all_settled and self.mover.is_decided_here
+
     def begin(self) -> None:
         """All links stand: what was found is told again and taken up."""
         self.has_begun = True
         for untold in self.recovered.untold:
             if untold.seq in self.owner.forgotten:
                 continue
-            envelope = envelopes.decode(untold.meta)
-            if untold.kind == "item" and envelope.told_recipients is not None:
-                self.tell(f"received {envelope.id}")
-            if untold.kind == "finished":
-                for part in untold.parts:
-                    self.tell(f"delivered {envelope.id} {envelope.recipients[part].address}")
+            tell_again(self.events, untold, HOSTNAME)
         for seq, _, _ in self.recovered.waiting:
             if seq not in self.owner.forgotten:
                 self._load(seq)
@@ -138,11 +163,11 @@ class Worker:
     def arrived(self, seq: int, states: Sequence[PartState]) -> None:
         self._load(seq)
 
-    def _load(self, seq: int) -> None:
+    def _load(self, seq: int, parts: Sequence[int] = ()) -> None:
         loaded = self.store.load(seq)
         assert loaded is not None
         envelope = envelopes.decode(loaded.meta)
-        self.jobs.extend((seq, state.part, envelope) for state in loaded.parts)
+        self.jobs.extend((seq, state.part, envelope) for state in loaded.parts if not parts or state.part in parts)
 
     def state_of(self, seq: int, part: int) -> PartState:
         """What is recorded of a part."""
@@ -159,17 +184,76 @@ class Worker:
         if owner != self.number:
             self.mover.move(seq, (part,), envelope, [self.state_of(seq, part)], owner)
             return True
-        if not self.machine.answers(envelope.id):
+        if not envelope.cause_id and not self.machine.answers(envelope.id):
             if envelope.id in self.machine.shared:
                 assert envelope.id in self.machine.lost_doors, f"{envelope.id} was delivered before all owners had it"
             self.machine.early.add(envelope.id)
-        self.store.finish(seq, [part], b"note")
-        self.machine.delivered[envelope.id, recipient.address] += 1
-        self.uncertain.append((self.store.mark_position(), (envelope.id, recipient.address)))
+        if recipient.address.startswith("bounce"):
+            self._attempt(seq, part, envelope)
+            return True
+        self.store.finish(seq, [part], NOTE)
+        self._delivered(envelope, recipient.address)
         self.tell(f"delivered {envelope.id} {recipient.address}")
         return True
 
+    def _delivered(self, envelope: Envelope, address: str) -> None:
+        self.machine.delivered[envelope.id, address] += 1
+        self.uncertain.append((self.store.mark_position(), (envelope.id, address)))
+        for about in self.machine.notices[envelope.id] if envelope.cause_id else ():
+            assert address.startswith("s@")
+            self.machine.informed[envelope.cause_id, about] += 1
+            self.uncertain.append((self.store.mark_position(), (envelope.cause_id, f"notice about {about}")))
+
+    def _attempt(self, seq: int, part: int, envelope: Envelope) -> None:
+        """A transaction with all recipients of the message that are here and go to the same worker."""
+        parts = [part]
+        for job in [job for job in self.jobs if job[0] == seq]:
+            address = envelope.recipients[job[1]].address
+            if address.startswith("bounce") and self.machine.owners[envelope.recipients[job[1]].domain] == self.number:
+                parts.append(job[1])
+                self.jobs.remove(job)
+        content = self.machine.content_of(envelope.id) if self.machine.random.random() < 0.5 else None
+        job = Job(seq, parts, envelope.recipients[part].domain, envelope, content, "")
+        job.state = SENDING
+        outcomes = []
+        for each in parts:
+            address = envelope.recipients[each].address
+            refuses = self.machine.refuses(address)
+            outcomes.append(Bounced(UNKNOWN if each % 2 else TOO_BIG, "rcpt") if refuses else Delivered(OK))
+        self.fates.settle(self.pool, job, outcomes, Way(host="mx.example"), False)
+        for each, outcome in zip(parts, outcomes, strict=True):
+            if isinstance(outcome, Delivered):
+                self._delivered(envelope, envelope.recipients[each].address)
+
+    def send(self, envelope: Envelope, *rest: Any) -> None:
+        """A notification begins its way."""
+        assert envelope.cause_recipients
+        self.machine.notices[envelope.id] = envelope.cause_recipients
+        self.notices.send(envelope, *rest)
+
+    # What fates ask of the dispatcher.
+
+    def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
+        self.loop.call_later(due_s - self.machine.now_s, lambda: self._load(seq, parts))
+
+    def split(self, job: Job, parts: Sequence[int]) -> Job:
+        return job.part(parts)
+
+    def ended(self, job: Job) -> None:
+        assert job.state != ENDED
+        job.state = ENDED
+
+    def set_aside(self, job: Job, error: Exception) -> None:
+        raise error
+
+    def tally(self, policy: str) -> PolicyCounts:
+        return PolicyCounts()
+
     # The event log.
+
+    def _tell(self, line: bytes) -> None:
+        told = json.loads(line)
+        self.tell(" ".join(str(told[name]) for name in ("event", "id", "recipient", "dsn") if name in told))
 
     def tell(self, line: str) -> None:
         self.lines.append(line)
@@ -196,8 +280,8 @@ class Worker:
             "held": self.owner.held,
             "untold": len(self.owner._untold),
             "recovered": len(self.owner.recovered),
-            "moves": self.mover.moving + sum(lane.open_bytes for lane in self.mover._lanes.values()),
-            "leaving": len(self.mover._leaving),
+            "moves": self.mover.moving + self.mover.lanes.left_open,
+            "notices": self.notices.pending + self.fates.ending,
             "arriving": self.mover.arrivals.arriving + len(self.mover.arrivals._undecided),
             "offered": sum(len(w.offered) + len(w.waiting) + w.offered_bytes for w in windows),
             "held at door": sum(len(w.held) + len(w.forgetting) + len(w.abandoned) for w in windows),
@@ -222,6 +306,12 @@ class Machine:
         """Message id -> (worker, recipients, answers)."""
         self.lost_doors: set[str] = set()
         self.delivered: Counter[tuple[str, str]] = Counter()
+        self.informed: Counter[tuple[str, str]] = Counter()
+        """Message and recipient -> how often its sender got a notification about it."""
+        self.notices: dict[str, list[str]] = {}
+        """A notification's id -> whom it tells about."""
+        self.refuses: Callable[[str], bool] = lambda address: True
+        """Whether a recipient `bounce...` is, this time."""
         self.excused: Counter[tuple[str, str]] = Counter()
         """Deliveries that were in flight at a crash: these may come again."""
         self.shared: set[str] = set()
@@ -314,7 +404,7 @@ class Machine:
         else:
             self.disks[number].kill()
 
-    def submit(self, door: int, recipients: Sequence[str], lines: int = 10) -> str:
+    def submit(self, door: int, recipients: Sequence[str], lines: int = 10, sender: str = "s@sender.example") -> str:
         """A client hands a message in."""
         message_id = f"{len(self.clients):0{ID_DIGITS}}"
         answers: list[bytes] = []
@@ -323,7 +413,7 @@ class Machine:
         content = self.content_of(message_id)
         envelope = Envelope(
             message_id,
-            "s@sender.example",
+            sender,
             [Recipient(address, address.partition("@")[2]) for address in recipients],
             self.now_s,
             len(content),
@@ -367,7 +457,7 @@ class Machine:
         found: list[Callable[[], Any]] = [self.connect]
         for worker in self.living():
             found += [worker.loop.turn, worker.loop.run_job, worker.deliver, worker.flush]
-            if not worker.has_begun and worker.mesh.were_all_settled:
+            if worker.may_begin:
                 found.append(worker.begin)
         found += [lambda pipe=pipe: self.carry(pipe) for pipe in self.pipes]
         return found
@@ -385,7 +475,7 @@ class Machine:
                 if did or did is None:
                     taken += 1
                 has_moved |= bool(did)
-            if any(not worker.has_begun and worker.mesh.were_all_settled for worker in self.living()):
+            if any(worker.may_begin for worker in self.living()):
                 has_moved = True
             if not has_moved and taken < steps and self.tick():
                 has_moved = True
@@ -399,9 +489,9 @@ class Machine:
             self.disks[number].on_call = lambda operation, path: None
             if worker is None:
                 self.start(number)
-        for _ in range(4):
+        for seconds in (1.1, 1.1, 1.1, 1.1, PUT_OFF_S, 1.1, 1.1):
             self.run()
-            self.pass_time(1.1)
+            self.pass_time(seconds)
         self.run()
 
     # The promise.
@@ -415,15 +505,28 @@ class Machine:
             accepted = answers == [b"250"]
             for address in recipients:
                 times = self.delivered[message_id, address]
-                assert times or not accepted, f"{message_id} to {address} is lost"
-                allowed = 1 + self.excused[message_id, address]
-                assert times <= allowed, f"{message_id} to {address} was delivered {times} times"
+                informed = self.informed[message_id, address]
+                assert times or informed or not accepted, f"{message_id} to {address} is lost"
+                allowed = self.excused[message_id, address]
+                assert times <= allowed + (not informed), f"{message_id} to {address} was delivered {times} times"
+                again = self.excused[message_id, f"notice about {address}"]
+                assert informed <= again + 1, f"{message_id} to {address} was told of {informed} times"
                 refused = answers and not accepted
                 if refused and message_id not in self.lost_doors and message_id not in self.early:
                     assert not times, f"{message_id} to {address} was refused and delivered"
-                if times and not refused:
+                    assert not informed, f"{message_id} to {address} was refused and told of"
+                if times and not informed and not refused:
                     assert f"delivered {message_id} {address}" in self.log
+                if informed and not refused:
+                    self._check_told(message_id, address)
             if accepted:
                 assert f"received {message_id}" in self.log, f"{message_id} was never told"
         for worker in self.living():
             assert not worker.left_behind, f"worker {worker.number}: {worker.left_behind}"
+
+    def _check_told(self, message_id: str, address: str) -> None:
+        """The event log has the end of a recipient and names the notification, which it has too."""
+        lines = [line.split() for line in self.log if line.startswith(f"bounced {message_id} {address} ")]
+        assert lines, f"{message_id} to {address}: nobody told that it bounced"
+        received = {line.split()[1] for line in self.log if line.startswith("received ")}
+        assert any(line[-1] in received for line in lines), f"{message_id} to {address}: {lines}"

@@ -34,6 +34,18 @@ class Loaded(NamedTuple):
     parts: list[PartState]
 
 
+def part_states(entry: Entry) -> list[PartState]:
+    """An item's living parts, lowest first."""
+    parts = []
+    for part in entry.living_parts():
+        postponed = entry.postponed.get(part) if entry.postponed is not None else None
+        if postponed is not None:
+            parts.append(PartState(part, postponed.due_s, postponed.note))
+        else:
+            parts.append(PartState(part, entry.due_s, b""))
+    return parts
+
+
 class Reader:
     """Reads items of one log. All but the reading itself happens in the loop's thread."""
 
@@ -106,14 +118,7 @@ class Reader:
         if found is None or found.kind != record.ITEM or found.seq != seq:
             self._unreadable(home)
             return None
-        parts = []
-        for part in entry.living_parts():
-            postponed = entry.postponed.get(part) if entry.postponed is not None else None
-            if postponed is not None:
-                parts.append(PartState(part, postponed.due_s, postponed.note))
-            else:
-                parts.append(PartState(part, entry.due_s, b""))
-        return Loaded(seq, found.item_id(), found.meta(), parts)
+        return Loaded(seq, found.item_id(), found.meta(), part_states(entry))
 
     # Content.
 

@@ -16,7 +16,7 @@ from mta_queue import record, recovery, segment
 from mta_queue.catalog import Entry, Segment
 from mta_queue.disk import Disk, DiskFile, LogLockedError
 from mta_queue.journal import FATES_WAIT_S, Journal
-from mta_queue.reader import FILES_OPEN_MAX, Loaded, PartState, Reader
+from mta_queue.reader import FILES_OPEN_MAX, Loaded, PartState, Reader, part_states
 from mta_queue.record import HEADER_BYTES, Origin, Record
 from mta_queue.recovery import Recovered, Untold
 from mta_queue.threads import Jobs, Threads
@@ -218,15 +218,18 @@ class Store:
 
     # Fates.
 
-    def finish(self, seq: int, parts: Sequence[int], note: bytes) -> None:
+    def finish(self, seq: int, parts: Sequence[int], note: bytes, on_durable: Callable[[], None] | None = None) -> None:
         """These parts have their final fate; `note` is told again after a crash until `told` covered it.
 
-        Dead parts are left out; an item that does not live is no error.
+        Dead parts are left out; an item that does not live is no error. `on_durable` is called when this, and all that
+        was appended before it, is on stable storage; without it nobody waits, and nothing is synced for it alone.
         """
         entry = self._durable(seq)
         if entry is not None and (living := self._living(entry, parts)):
-            self._fate(seq, entry, record.FINISHED, living, note)
+            self._fate(seq, entry, record.FINISHED, living, note, 0.0, on_durable)
             self._catalog.end_parts(seq, entry, living)
+        elif on_durable is not None:
+            self._journal.fate(b"", None, on_durable)
 
     def postpone(self, seq: int, parts: Sequence[int], due_s: float, note: bytes) -> None:
         """These parts wait until `due_s` (Unix seconds); `note` comes back with `load`."""
@@ -324,6 +327,18 @@ class Store:
         """The parts without a final fate; empty where the item does not live."""
         entry = self._catalog.items.get(seq)
         return tuple(entry.living_parts()) if entry is not None else ()
+
+    def seqs(self) -> list[int]:
+        """All living items, the oldest first."""
+        return list(self._catalog.items)
+
+    def waiting_parts(self, seq: int) -> list[PartState]:
+        """The living parts of an item that waits, from memory; none where it does not live, is not durable yet or is
+        still arriving."""
+        entry = self._catalog.items.get(seq)
+        if entry is None or entry.segment is None or entry.origin is not None:
+            return []
+        return part_states(entry)
 
     def content_size(self, seq: int) -> int:
         """Bytes of content; 0 where the item does not live."""

@@ -57,6 +57,8 @@ async def test_every_fate_is_told_though_the_server_is_killed(tmp_path: Path) ->
     assert max(fates.values()) <= ROUNDS + 1
     assert all(len(told) == 1 for told in kinds.values())
     assert retried <= deferred
-    assert {each["recipient"] for each in events if each["event"] == "bounced"} == {
+    assert {each["recipient"] for each in events if each["event"] == "bounced" and each["sender"]} == {
         each["recipient"] for each in events if each["event"] in FINAL and each["recipient"].startswith("unknown")
     }
+    notified = {each["dsn"] for each in events if each["event"] == "bounced" and each["sender"]}
+    assert notified == {each["id"] for each in events if each["event"] == "received" and not each["sender"]}

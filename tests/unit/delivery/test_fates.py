@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta.delivery.fates import Fates
-from mta.delivery.job import ENDED, SENDING, Job
+from mta.delivery.job import ENDED, SENDING, Job, Signature
 from mta.delivery.pool import Pool
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import Events, Way, decode_note
+from mta.reporting.questions import PolicyCounts
 from mta.testing.fake_clock import FakeClock
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
@@ -51,12 +52,16 @@ class Rig:
         self.store.start(cast(asyncio.AbstractEventLoop, self.loop))
         self.lines: list[dict[str, object]] = []
         events = Events(lambda line: self.lines.append(json.loads(line)), worker=0, prefix="e")
-        self.fates = Fates(self.store, events, self, self.clock, Random(1))
+        self.fates = Fates(
+            self.store, events, self, self.clock, Random(1), wants_dsn=lambda envelope: False, hostname="mail.test"
+        )
         self.planned: list[tuple[float, int, list[int]]] = []
         self.again: list[tuple[Job, bool]] = []
+        self.tallies: dict[str, PolicyCounts] = {}
+        site = SimpleNamespace(destination=SimpleNamespace(tally=self.tally("default")))
         self.pool = cast(
             Pool,
-            SimpleNamespace(retry=RETRY, take_back=lambda job, is_next: self.again.append((job, is_next))),
+            SimpleNamespace(retry=RETRY, take_back=lambda job, is_next: self.again.append((job, is_next)), site=site),
         )
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
@@ -70,6 +75,9 @@ class Rig:
 
     def set_aside(self, job: Job, error: Exception) -> None:
         raise error
+
+    def tally(self, policy: str) -> PolicyCounts:
+        return self.tallies.setdefault(policy or "default", PolicyCounts())
 
     def job(self, recipients: int = 1) -> Job:
         names = [Recipient(f"r{number}@x", "x") for number in range(recipients)]
@@ -112,7 +120,7 @@ def test_each_has_its_own(rig: Rig):
 
     rig.settle(job, OK, UNKNOWN, LATER)
 
-    assert rig.told() == [("r0@x", "delivered", 1), ("r1@x", "bounced", 1), ("r2@x", "deferred", 1)]
+    assert rig.told() == [("r0@x", "delivered", 1), ("r2@x", "deferred", 1), ("r1@x", "bounced", 1)]
     due_s = rig.clock.wall_s() + 300
     assert rig.planned == [(due_s, job.seq, [2])]
     loaded = rig.store.load(job.seq)
@@ -199,9 +207,78 @@ def test_expired_and_bounced_ones_are_told_also_when_cold(rig: Rig, is_cold: boo
     rig.fates.expire(first)
     rig.fates.expire(first)
     rig.fates.bounce(second, "dns", Reply(550, "5.1.2", "no such domain"))
+    rig.loop.settle()
 
     assert rig.told() == [("r0@x", "expired", 0), ("r1@x", "expired", 0), ("r0@x", "bounced", 0)]
     assert rig.store.items == 0
+    assert first.state == second.state == ENDED
+    assert (rig.fates.expired, rig.fates.bounced, rig.fates.dsn) == (2, 1, 0)
+    assert (rig.tallies["default"].expired, rig.tallies["default"].bounced) == (2, 1)
+
+
+def test_a_job_that_cannot_be_read_is_left_alone(rig: Rig):
+    """Given up while it is cold, and its envelope is not to be had: it ends in memory and stays on the disk."""
+    job = rig.job()
+    job.cool()
+    rig.store.load_soon = lambda seqs, done: done([])
+
+    rig.fates.expire(job)
+
+    assert job.state == ENDED
+    assert rig.store.is_living(job.seq)
+    assert rig.lines == []
+
+
+def test_recipients_are_cancelled(rig: Rig):
+    """Only these, with an event that says who did it; the others of the message wait on."""
+    job = rig.job(3)
+    assert job.envelope is not None
+
+    rig.fates.cancel_parts(job.seq, [0, 2], job.envelope, "Cancelled by anna", attempts=4)
+
+    assert rig.told() == [("r0@x", "cancelled", 4), ("r2@x", "cancelled", 4)]
+    assert (rig.lines[0]["code"], rig.lines[0]["enhanced"], rig.lines[0]["text"]) == (554, "5.0.0", "Cancelled by anna")
+    assert rig.store.living_parts(job.seq) == (1,)
+    assert rig.fates.cancelled == 2
+
+
+def test_what_cannot_go_for_our_own_reasons_is_put_off(rig: Rig):
+    """By the schedule, but it does not use it up."""
+    job = rig.job()
+    job.attempts = 1
+
+    rig.fates.defer_local(job, Reply(451, "4.7.20", "No key"), RETRY, WAY)
+
+    [(due_s, seq, parts)] = rig.planned
+    assert (due_s, seq, parts) == (rig.clock.wall_s() + 300, job.seq, [0])
+    assert job.state == ENDED
+    [line] = rig.lines
+    assert (line["event"], line["stage"], line["attempt"], line["enhanced"]) == ("deferred", "local", 1, "4.7.20")
+    assert rig.tallies["default"].deferred == 1
+
+
+def test_signatures_are_told_and_kept(rig: Rig):
+    """Who signed stands in every event; a deferral keeps the fields, so that the next attempt carries the same."""
+    job = rig.job(3)
+    job.signature = Signature(b"DKIM-Signature: x\r\n", "a.test,b.test")
+
+    rig.settle(job, OK, UNKNOWN, LATER)
+
+    assert [line.get("dkim") for line in rig.lines] == ["a.test,b.test"] * 3
+    loaded = rig.store.load(job.seq)
+    assert loaded is not None
+    note = decode_note(loaded.parts[0].note)
+    assert (note.signature, note.dkim) == (b"DKIM-Signature: x\r\n", "a.test,b.test")
+
+
+def test_policies_have_counters_of_their_own(rig: Rig):
+    """Of the policy whose limits held."""
+    rig.settle(rig.job(4), OK, UNKNOWN, LATER, OK)
+    rig.fates.expire(rig.job(), Way(policy="google"))
+
+    counts = rig.tallies["default"]
+    assert (counts.delivered, counts.bounced, counts.deferred, counts.expired) == (2, 1, 1, 0)
+    assert rig.tallies["google"].expired == 1
 
 
 OUTCOMES = st.sampled_from([OK, UNKNOWN, LATER, MANY, FULL, BUSY, LOST_AT_MAIL, UNCERTAIN, TOO_BIG])

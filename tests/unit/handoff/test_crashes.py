@@ -13,6 +13,7 @@ from mta.testing.machine import Machine
 from mta.testing.memory_disk import PowerLost
 
 DOMAINS = [f"d{number}.example" for number in range(6)]
+SENDER_DOMAINS = ["s0.example", "s1.example"]
 
 
 class Run:
@@ -25,15 +26,18 @@ class Run:
         self.crashing = random.choice((0.002, 0.01, 0.03))
         self.count = len(machine.workers)
         self.losing_power = 0
-        for domain in DOMAINS:
+        for domain in [*DOMAINS, *SENDER_DOMAINS]:
             machine.owners[domain] = random.randrange(self.count)
         machine.owner_at_door = self.owner_at_door
+        machine.refuses = lambda address: random.random() < 0.8
         for number in range(self.count):
             self.start(number)
 
     def owner_at_door(self, domain: str) -> int:
         """Mostly the true one; else the one that would look it up."""
-        return self.machine.owners[domain] if self.random.random() < 0.7 else int(domain[1]) % self.count
+        if self.random.random() < 0.7:
+            return self.machine.owners[domain]
+        return sum(domain.encode()) % self.count
 
     def start(self, number: int) -> None:
         self.machine.start(number)
@@ -53,16 +57,18 @@ class Run:
         living = machine.living()
         dead = [number for number, worker in enumerate(machine.workers) if worker is None]
         if choice < 0.06 and living:
-            addresses = {f"u{random.randrange(3)}@{random.choice(DOMAINS)}" for _ in range(random.choice((1, 1, 2, 4)))}
-            machine.submit(random.choice(living).number, sorted(addresses))
+            names = ("u0", "u1", "bounce0", "bounce1")
+            addresses = {f"{random.choice(names)}@{random.choice(DOMAINS)}" for _ in range(random.choice((1, 1, 2, 4)))}
+            sender = f"s@{random.choice(SENDER_DOMAINS)}"
+            machine.submit(random.choice(living).number, sorted(addresses), sender=sender)
         elif choice < 0.06 + self.crashing and living:
             machine.crash(random.choice(living).number, random.random() < 0.5, random.random() < 0.5)
         elif choice < 0.12 and dead:
             self.start(random.choice(dead))
         elif choice < 0.13:
-            machine.owners[random.choice(DOMAINS)] = random.randrange(self.count)
+            machine.owners[random.choice([*DOMAINS, *SENDER_DOMAINS])] = random.randrange(self.count)
         elif choice < 0.15:
-            machine.pass_time(random.choice((0.5, 0.5, 1.1, 3.0)))
+            machine.pass_time(random.choice((0.5, 0.5, 1.1, 3.0, 6.0)))
         elif choice < 0.55 and machine.pipes:
             machine.carry(random.choice(machine.pipes), random.choice((1, 7, 50, 1 << 20, 1 << 20)))
         elif living:
@@ -106,8 +112,24 @@ def a_move(machine: Machine) -> None:
     machine.submit(0, ["a@d2.example", "b@d0.example"])
 
 
+def told_here(machine: Machine) -> None:
+    """Two of one transaction are refused, with different replies; the sender's mail is the same worker's."""
+    machine.submit(0, ["bounce@d0.example", "bounce2@d0.example"], sender="s@d0.example")
+
+
+def told_there(machine: Machine) -> None:
+    """One of two is refused; the sender's mail is another worker's."""
+    machine.submit(0, ["bounce@d0.example", "a@d0.example"], sender="s@d1.example")
+
+
+def told_by_two(machine: Machine) -> None:
+    """Two workers tell one sender, whose mail goes first to the worker that would look its domain up."""
+    machine.owner_at_door = lambda domain: 0 if domain == "d2.example" else machine.owners[domain]
+    machine.submit(1, ["bounce@d0.example", "bounce@d1.example"], sender="s@d2.example")
+
+
 @pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power"])
-@pytest.mark.parametrize("scenario", [one_owner, two_owners, a_move])
+@pytest.mark.parametrize("scenario", [one_owner, two_owners, a_move, told_here, told_there, told_by_two])
 def test_crash_at_every_step(scenario: Callable[[Machine], None], power_lost: bool) -> None:
     """Each worker dies after each step of a hand-off, and comes back at once or late."""
 
@@ -137,7 +159,7 @@ def test_crash_at_every_step(scenario: Callable[[Machine], None], power_lost: bo
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (0, 2)])
-@pytest.mark.parametrize("scenario", [two_owners, a_move])
+@pytest.mark.parametrize("scenario", [two_owners, a_move, told_by_two])
 def test_two_crashes(scenario: Callable[[Machine], None], pair: tuple[int, int]) -> None:
     """Two workers die, the second so many steps after the first has come back; then their destinations change."""
     for first in range(0, 60, 2):
@@ -153,6 +175,6 @@ def test_two_crashes(scenario: Callable[[Machine], None], pair: tuple[int, int])
             machine.start(pair[0])
             machine.run(between)
             machine.crash(pair[1], power_lost=True)
-            machine.owners = {f"d{number}.example": (number + 1) % 3 for number in range(3)}
+            machine.owners = {domain: (owner + 1) % 3 for domain, owner in machine.owners.items()}
             machine.recover()
             machine.check()

@@ -2,11 +2,15 @@
 
 import pytest
 
-from mta.handoff import mover
+from mta.handoff import lanes
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
+from mta.model.outcome import Reply
+from mta.reporting.events import Fate, encode_note
 from mta.testing.machine import DIRECTORY, Machine
 from mta_queue.store import Origin, Store
+
+TRIED = encode_note(Fate("deferred", 1.0, Reply(451, "4.0.0", "tried once"), "rcpt", 1))
 
 
 def linked(workers: int = 2) -> Machine:
@@ -35,7 +39,7 @@ def test_notes_and_due_times_travel(crash: bool) -> None:
         worker.loop.run_job()
     seq, _, envelope = worker.jobs[0]
     worker.jobs.clear()
-    worker.store.postpone(seq, [1], 5000.0, b"tried once")
+    worker.store.postpone(seq, [1], 5000.0, TRIED)
     states = [worker.state_of(seq, part) for part in (0, 1)]
 
     worker.mover.move(seq, (0, 1), envelope, states, 1)
@@ -54,7 +58,7 @@ def test_notes_and_due_times_travel(crash: bool) -> None:
     machine.run()
 
     (item,) = {seq for seq, _, _ in target.jobs}
-    assert [target.state_of(item, part) for part in (0, 1)] == states == [(0.0, b""), (5000.0, b"tried once")]
+    assert [target.state_of(item, part) for part in (0, 1)] == states == [(0.0, b""), (5000.0, TRIED)]
     assert worker.store.items == 0
 
 
@@ -75,7 +79,7 @@ def test_a_move_that_is_declined_is_tried_again() -> None:
 
 def test_moves_have_a_credit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that does not answer is sent so much and no more; another one is not held up by that."""
-    monkeypatch.setattr(mover, "MOVED_BYTES_MAX", 500)
+    monkeypatch.setattr(lanes, "OPEN_BYTES_MAX", 500)
     machine = linked(3)
     for pipe in machine.pipes:
         pipe.is_clogged = pipe.reader is not None and pipe.reader._mesh is machine.worker(1).mesh

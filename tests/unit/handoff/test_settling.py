@@ -52,14 +52,14 @@ def test_a_move_waits_until_the_last_one_is_forgotten() -> None:
     machine.crash(1, lose_sent=True)
     unclog(machine)
     machine.start(1)
-    target, lane = machine.worker(1), machine.worker(0).mover._lanes[1]
+    target, lane = machine.worker(1), machine.worker(0).mover.lanes._lanes[1]
 
     exchange(machine, target)
     machine.submit(0, ["b@d.example"])
     while not machine.worker(0).deliver():
         exchange(machine, target)
     exchange(machine, target)
-    assert (len(lane.waiting), len(lane.moves)) == (2, 0)
+    assert (len(lane.waiting), len(lane.sent)) == (2, 0)
     assert machine.worker(0).mesh.links[1].is_up
     machine.recover()
 

@@ -215,7 +215,8 @@ def test_fates_of_the_dead() -> None:
     told: list[str] = []
 
     rig.store.finish(seq, (0,), b"again")
-    rig.store.finish(777, (0,), b"")
+    rig.store.finish(777, (0,), b"", lambda: told.append("finished"))
+    rig.store.finish(seq, (0,), b"again", lambda: told.append("finished"))
     rig.store.postpone(seq, (0,), 9.0, b"")
     rig.store.arrive(777)
     rig.store.arrive(seq)
@@ -227,7 +228,43 @@ def test_fates_of_the_dead() -> None:
 
     assert rig.store.mark_position() == position
     assert rig.store.living_parts(seq) == (1,)
-    assert told == ["moved", "moved", "forgotten"]
+    assert told == ["finished", "finished", "moved", "moved", "forgotten"]
+
+
+def test_what_waits_is_known_without_the_disk() -> None:
+    """Each living part with its time and note; nothing of what is not durable yet, arriving or dead."""
+    rig = Rig()
+    first, arriving = rig.put(parts=3, due_s=7.0), rig.put(origin=Origin(1, 2))
+    rig.store.postpone(first, (2,), 9.0, b"note")
+    rig.store.finish(first, (1,), b"")
+    fresh = rig.store.append("id", b"", 1, b"", lambda seq: None, _fail)
+
+    assert rig.store.seqs() == [first, arriving, fresh]
+    assert rig.store.waiting_parts(first) == [PartState(0, 7.0, b""), PartState(2, 9.0, b"note")]
+    assert [rig.store.waiting_parts(seq) for seq in (arriving, fresh, 777)] == [[], [], []]
+    loaded = rig.store.load(first)
+    assert loaded is not None
+    assert loaded.parts == rig.store.waiting_parts(first)
+
+
+def test_who_waits_for_a_fate_hears_when_it_is_safe() -> None:
+    """`on_durable` of `finish`: not before a power loss can take nothing back; without it nothing is synced for it."""
+    rig = Rig()
+    first, second = rig.put(), rig.put()
+    syncs = rig.store.syncs
+    rig.store.finish(first, (0,), b"nobody waits")
+    rig.loop.settle()
+    assert rig.store.syncs == syncs
+    told: list[str] = []
+
+    rig.store.finish(second, (0,), b"note", lambda: told.append("safe"))
+    assert told == []
+    rig.loop.settle()
+
+    assert told == ["safe"]
+    assert rig.store.syncs == syncs + 1
+    rig.disk.lose_power()
+    assert Rig(rig.disk).recovered.waiting == []
 
 
 def test_fate_of_dead_and_living_parts() -> None:

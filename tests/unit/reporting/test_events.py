@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import STAGES, Reply
-from mta.reporting.events import TEXT_CHARS_MAX, Events, Fate, Way, decode_note, encode_note
+from mta.reporting.events import (
+    TEXT_CHARS_MAX,
+    Events,
+    Fate,
+    Way,
+    decode_note,
+    encode_note,
+    encode_notes,
+    fates_of,
+)
 
 ALWAYS = {"time", "event", "event_id", "id", "worker", "v"}
 RECEIVED_S = 1_750_000_000.123456
@@ -265,3 +274,77 @@ def test_every_event_is_one_line_of_json(
     assert event.keys() >= ALWAYS
     assert event["text" if text else "code"] == (text[:TEXT_CHARS_MAX] or code)
     assert abs(event["time"] - time_s) < 0.001
+
+
+def test_who_signed_and_who_was_told() -> None:
+    """A fate names the domains that signed and the notification that went to the sender, where there are any."""
+    told = Told()
+    envelope = envelope_of()
+    fate = Fate("bounced", RECEIVED_S, Reply(550, "5.1.1", "unknown"), "rcpt", dkim="shop.test,esp.test", dsn="01jdsn")
+
+    told.events.fate(envelope, envelope.recipients[0], fate)
+    told.events.fate(envelope, envelope.recipients[0], Fate("delivered", RECEIVED_S, OK, "content"))
+
+    first, second = told.all()
+    assert (first["dkim"], first["dsn"]) == ("shop.test,esp.test", "01jdsn")
+    assert not {"dkim", "dsn"} & set(second)
+
+
+def test_suspensions_are_told() -> None:
+    """From when to when, of what, why and by whom; and who ended them, unless their time was over."""
+    told = Told()
+
+    told.events.suspended(5.0, "s1", "--domain a.test", 65.5, "they asked us to", "anna")
+    told.events.resumed(6.0, "s1", "--domain a.test", "bert")
+    told.events.resumed(7.0, "s1", "--domain a.test", "")
+
+    first, second, third = told.all()
+    assert all(set(each) >= ALWAYS for each in (first, second, third))
+    assert {name: first[name] for name in ("event", "id", "time", "selection", "until", "reason", "by")} == {
+        "event": "suspended",
+        "id": "s1",
+        "time": 5.0,
+        "selection": "--domain a.test",
+        "until": 65.5,
+        "reason": "they asked us to",
+        "by": "anna",
+    }
+    assert (second["event"], second["by"]) == ("resumed", "bert")
+    assert "by" not in third
+
+
+def test_one_note_for_several_fates() -> None:
+    """Recipients that end together, each with its own fate; a record may be about fewer of them."""
+    unknown = Fate("bounced", 1.0, Reply(550, "5.1.1", "unknown"), "rcpt", dsn="d")
+    full = Fate("bounced", 1.0, Reply(552, "5.2.2", "full"), "rcpt", dsn="d")
+
+    note = encode_notes([([0, 2], unknown), (range(3, 5), full)])
+
+    assert fates_of(note, [0, 2, 3, 4]) == [(0, unknown), (2, unknown), (3, full), (4, full)]
+    assert fates_of(note, (2, 4)) == [(2, unknown), (4, full)]
+    with pytest.raises(msgspec.DecodeError):
+        decode_note(note)
+
+
+def test_one_fate_is_the_same_note_as_ever() -> None:
+    """A single fate is written as it is for any record, and holds for all that the record is about."""
+    fate = Fate("expired", 1.0, Reply(554, "5.4.7", "expired"), "local")
+
+    assert encode_notes([([3, 1], fate)]) == encode_note(fate)
+    assert fates_of(encode_note(fate), (3, 1)) == [(3, fate), (1, fate)]
+    assert fates_of(b"", (3, 1)) == []
+
+
+@pytest.mark.parametrize("note", [b"note", b"\x91\x92\x90\x01", b"\xc1"])
+def test_what_is_no_note(note: bytes) -> None:
+    """One clear exception."""
+    with pytest.raises(msgspec.DecodeError):
+        fates_of(note, (0,))
+
+
+def test_notes_of_an_older_version() -> None:
+    """What has fewer fields is read; the others have their defaults."""
+    fate = Fate("deferred", 2.0, Reply(451, "", "later"), "rcpt", 1, 5.0)
+    fields = msgspec.msgpack.decode(encode_note(fate))
+
+    assert decode_note(msgspec.msgpack.encode(fields[:9])) == fate
