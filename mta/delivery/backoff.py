@@ -59,6 +59,10 @@ class Backoff:
             return math.inf
         return max(0.0, self.until_s - now_s)
 
+    def knock(self) -> None:
+        """Somebody says that it is worth a try: the next connection is the probe, at once where there is none yet."""
+        self.until_s = 0.0
+
     def begin(self, connection: object) -> None:
         """A connection is begun; where it was down this is the probe."""
         if self.failures:

@@ -44,6 +44,8 @@ class Destination:
         self.sites: dict[str, Site] = {}
         self.provider_limit = SharedLimit(engine.loop, Meter(self.policy.provider_limits, share, engine.loop.time()))
         self._source_limits: dict[str, SharedLimit] = {}
+        self.tally = engine.tally(self.policy.name)
+        """What its policy's mail did, counted in plain numbers by whoever does it."""
         self._takes_over = is_claimed
         """Its limits go on where another worker's stopped; afterwards they are its own."""
 
@@ -67,6 +69,7 @@ class Destination:
         """
         now_s = self.engine.loop.time()
         self.placed, self.policy, self.share = placed, placed.policy, share
+        self.tally = self.engine.tally(self.policy.name)
         self.provider_limit.meter.change(self.policy.provider_limits, share, now_s)
         for name, limit in self._source_limits.items():
             _, limits, _ = self.policy.for_source(name)

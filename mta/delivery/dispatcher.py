@@ -7,9 +7,10 @@ through here without a task, a timer or a read.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,10 +19,13 @@ from mta.delivery.deadlines import Sweeper
 from mta.delivery.domains import Domains
 from mta.delivery.fates import Fates
 from mta.delivery.handover import Handover
-from mta.delivery.job import ENDED, LOADING, WAITING, Job
+from mta.delivery.job import ENDED, LOADING, WAITING, Job, Signature
 from mta.delivery.memory import Memory
+from mta.delivery.registry import Registry, is_held
+from mta.delivery.signatures import Signatures
 from mta.delivery.sites import Site
 from mta.delivery.sources import Sources
+from mta.delivery.suspensions import Suspensions
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims, LimitState
 from mta.handoff.link import Mesh
@@ -30,10 +34,14 @@ from mta.handoff.placement import Placement
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope
-from mta.reporting.events import Events, decode_note
+from mta.reporting.events import NO_WAY, Events, Fate, decode_note
+from mta.reporting.questions import PolicyCounts
 from mta.resolve.resolver import Resolver
 from mta_queue.store import Loaded, Store
 from mta_queue.timetable import Wheel
+
+if TYPE_CHECKING:
+    from mta.handoff.notices import Notices
 
 DUE_STEP_S = 0.25  # how exactly a due time is kept
 LOADED_AT_ONCE = 256  # due items, or expired ones, that one visit to the disk brings back
@@ -65,6 +73,9 @@ class Dispatcher:
         port: int,
         idle_timeout_s: float,
         memory_bytes_max: int,
+        signatures: Signatures,
+        wants_dsn: Callable[[Envelope], bool],
+        hostname: str,
     ) -> None:
         self.loop = loop
         self.clock = clock
@@ -75,19 +86,28 @@ class Dispatcher:
         self.first_epoch = placement.epoch
         self.mesh = mesh
         self.sources = sources
+        self.events = events
         self.sweeper = sweeper
         self.tls = tls
         self.timeouts = timeouts
         self.port = port
         self.idle_timeout_s = idle_timeout_s
+        self.signatures = signatures
         self.memory = Memory(store, clock, memory_bytes_max)
-        self.fates = Fates(store, events, self, clock, random)
+        self.fates = Fates(store, events, self, clock, random, wants_dsn=wants_dsn, hostname=hostname)
+        self.registry = Registry()
         self.domains = Domains(self)
+        self.suspensions = Suspensions(self)
         self.handover = Handover(self)
         self.mover: Mover
+        self.notices: Notices
+        self.tallies: dict[str, PolicyCounts] = {}
+        """Counters by policy, since the start."""
         self.is_stopping = False
         self.jobs = 0
         """How many are alive, cold ones included."""
+        self.held = 0
+        """Recipients that an admin holds: they have no job and no entry in the wheel."""
         self.errors = 0
         """Errors of ours that stopped a message or a look-up."""
         self._wheel: Wheel[tuple[int, Sequence[int]]] = Wheel(DUE_STEP_S, clock.wall_s())
@@ -99,9 +119,11 @@ class Dispatcher:
         self._round: list[tuple[tuple[str, str], Site]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, mover: Mover, claims: Claims) -> None:
+    def start(self, mover: Mover, claims: Claims, notices: "Notices") -> None:
         """Begin to look at the clock; mail may come from now on."""
         self.mover = mover
+        self.notices = notices
+        self.fates.start(notices)
         self.handover.claims = claims
         self._timer = self.loop.call_later(SWEEP_S, self._sweep)
 
@@ -122,7 +144,7 @@ class Dispatcher:
         shares: dict[str, list[int]] = {}
         for part, recipient in enumerate(recipients):
             shares.setdefault(recipient.domain, []).append(part)
-        self._begin_shares(seq, shares, envelope, content, source, 0, "", now_s)
+        self._begin_shares(seq, shares, envelope, content, source, 0, "", None, now_s)
 
     def _begin_shares(
         self,
@@ -133,9 +155,10 @@ class Dispatcher:
         source: str,
         attempts: int,
         prefer_host: str,
+        signature: Signature | None,
         now_s: float,
     ) -> None:
-        """One job a domain, or one a site where its policy lets a transaction mix domains."""
+        """One job a domain, or one a site where its policy lets a transaction mix domains; they share a signature."""
         jobs: list[Job] = []
         merged: dict[Site, list[int]] = {}
         for domain, parts in shares.items():
@@ -147,7 +170,11 @@ class Dispatcher:
                     together += parts
                     continue
                 merged[site] = parts
-            jobs.append(Job(seq, parts, domain, envelope, content, source, attempts, prefer_host))
+            jobs.append(Job(seq, parts, domain, envelope, content, source, attempts, prefer_host, signature))
+        if len(jobs) > 1 and signature is None and not self.signatures.is_off:
+            signature = Signature()
+            for job in jobs:
+                job.signature = signature
         charge_bytes, rest = divmod(len(content or b""), len(jobs))
         for job in jobs:
             job.is_mixed = len(job.parts) > 1 and any(
@@ -158,6 +185,7 @@ class Dispatcher:
 
     def _begin(self, job: Job, now_s: float, charge_bytes: int) -> None:
         self.jobs += 1
+        self.registry.add(job)
         self.memory.add(job, now_s, charge_bytes)
         site = self.domains.site(job.domain, now_s)
         if site is not None:
@@ -177,6 +205,7 @@ class Dispatcher:
         """Some recipients of a job as a job of their own; the caller lets the job go on with the others, or end."""
         part = job.part(parts)
         self.jobs += 1
+        self.registry.add(part)
         self.memory.split(job, part, self.loop.time())
         return part
 
@@ -185,12 +214,23 @@ class Dispatcher:
         dues: dict[float, list[int]] = {}
         for part, due_s in parts:
             dues.setdefault(due_s, []).append(part)
-        now_s = self.clock.wall_s()
         for due_s, same in dues.items():
-            if due_s <= now_s:
-                self._due.append((seq, same))
+            if is_held(due_s):
+                self.held += len(same)
             else:
-                self._wheel.add(due_s, (seq, same))
+                self.plan(due_s, seq, same)
+        self._load_due()
+
+    def plan(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
+        """Take these parts, which nobody has in hand, up when they are due."""
+        if due_s <= self.clock.wall_s():
+            self._due.append((seq, parts))
+        else:
+            self._wheel.add(due_s, (seq, parts))
+
+    def take_up(self, items: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """Parts of items that may go now, as far as they are due and not in hand."""
+        self._due.extend(items)
         self._load_due()
 
     def arrived(self, seq: int, states: Sequence[PartState]) -> None:
@@ -221,24 +261,49 @@ class Dispatcher:
         self.store.load_soon(list(wanted), loaded)
 
     def _begin_loaded(self, item: Loaded, parts: Sequence[int], now_s: float) -> None:
+        """Make jobs of these parts, but for those that are in hand, held or not due.
+
+        The wheel may be behind: what the queue says is what holds, and it says so at this moment.
+        """
         envelope = self.envelope_of(item)
-        due = set(parts)
-        if item.seq in self._handed:
-            self._handed.discard(item.seq)
-            for part in parts:
-                self.domains.handed(envelope.recipients[part].domain, now_s)
+        seq = item.seq
+        wanted = set(parts) - self.registry.in_hand(seq)
+        is_handed = seq in self._handed
+        self._handed.discard(seq)
+        wall_s = self.clock.wall_s()
+        signature: Signature | None = None
         groups: dict[tuple[int, str, str], dict[str, list[int]]] = {}
         fresh = ""
         for state in item.parts:
-            if state.part not in due:
+            part = state.part
+            if part not in wanted:
                 continue
-            attempts, source, prefer = _past(state.note)
+            if state.due_s > wall_s:
+                if not is_held(state.due_s):
+                    self._wheel.add(state.due_s, (seq, (part,)))
+                continue
+            fate = past(state.note)
+            attempts, source, prefer = (0, None, "") if fate is None else _way_of(fate)
+            if fate is not None and fate.signature and signature is None:
+                signature = Signature(fate.signature, fate.dkim)
             if source is None or source not in self.sources.by_name:
                 fresh = source = fresh or self.sources.choose(envelope.pool, None).name
-            domain = envelope.recipients[state.part].domain
-            groups.setdefault((attempts, source, prefer), {}).setdefault(domain, []).append(state.part)
+            domain = envelope.recipients[part].domain
+            if is_handed:
+                self.domains.handed(domain, now_s)
+            groups.setdefault((attempts, source, prefer), {}).setdefault(domain, []).append(part)
+        signature = self._shared_signature(seq) or signature
+        if signature is None and len(groups) > 1 and not self.signatures.is_off:
+            signature = Signature()
         for (attempts, source, prefer), shares in groups.items():
-            self._begin_shares(item.seq, shares, envelope, None, source, attempts, prefer, now_s)
+            self._begin_shares(seq, shares, envelope, None, source, attempts, prefer, signature, now_s)
+
+    def _shared_signature(self, seq: int) -> Signature | None:
+        """What other jobs of the message have: it is signed once."""
+        for job in self.registry.jobs(seq):
+            if job.signature is not None:
+                return job.signature
+        return None
 
     def envelope_of(self, item: Loaded) -> Envelope:
         """The envelope of an item read back."""
@@ -260,7 +325,31 @@ class Dispatcher:
         if job.state != ENDED:
             job.state = ENDED
             self.jobs -= 1
+            self.registry.remove(job)
         self.memory.drop(job)
+
+    def shrink(self, job: Job, parts: Sequence[int], envelope: Envelope | None) -> bool:
+        """These parts of a job that is not in a transaction go another way; `envelope` where it is known.
+
+        -> True: nothing was left of it, it ended.
+        """
+        gone = set(parts)
+        rest = [part for part in job.parts if part not in gone]
+        if not rest:
+            self.ended(job)
+            return True
+        job.parts = rest
+        if job.is_mixed and envelope is not None:
+            job.domain = envelope.recipients[rest[0]].domain
+        return False
+
+    def tally(self, policy: str) -> PolicyCounts:
+        """The counters of a policy; they outlive its destinations. "" is the default policy."""
+        policy = policy or self.placement.policies.default.name
+        counts = self.tallies.get(policy)
+        if counts is None:
+            counts = self.tallies[policy] = PolicyCounts()
+        return counts
 
     def set_aside(self, job: Job, error: Exception) -> None:
         """An error of ours stopped this job: leave it alone for a while, and say so."""
@@ -282,6 +371,7 @@ class Dispatcher:
         self._due.extend(self._wheel.advance(self.clock.wall_s()))
         self._load_due()
         self.memory.sweep(now_s)
+        self.suspensions.sweep()
         self._expire()
         self._sweep_sites(now_s)
         self.handover.sweep(now_s)
@@ -302,8 +392,10 @@ class Dispatcher:
             for job in lost:
                 self.ended(job)
             for job in ready:
-                job.state = WAITING
-                self.fates.expire(job)
+                if job.state == LOADING:  # an admin may have taken it away meanwhile
+                    job.state = WAITING
+                    site = self.domains.site(job.domain, self.loop.time())
+                    self.fates.expire(job, site.pool(job.source).way if site is not None else NO_WAY)
             self._expire()
 
         self.memory.load_envelopes(jobs, self.loop.time(), loaded)
@@ -326,9 +418,18 @@ class Dispatcher:
         """Somebody claims a destination or a site: answer when nothing of it is open here beyond our share."""
         self.handover.yield_to(key, site_name, answer)
 
-    def reload(self, placement: Placement, sources: Sources, port: int, idle_timeout_s: float) -> None:
+    def reload(
+        self,
+        placement: Placement,
+        sources: Sources,
+        port: int,
+        idle_timeout_s: float,
+        wants_dsn: Callable[[Envelope], bool] | None = None,
+    ) -> None:
         """New policies, routes and sources: mail is placed anew; connections whose site stays where it is are kept."""
         self.placement, self.sources, self.port, self.idle_timeout_s = placement, sources, port, idle_timeout_s
+        if wants_dsn is not None:
+            self.fates.wants_dsn = wants_dsn
         self.handover.reload(placement)
         self._load_due()
 
@@ -358,12 +459,17 @@ class Dispatcher:
         return sum(site.connections for site in chain(self.domains.sites.values(), self.handover.leaving))
 
 
-def _past(note: bytes) -> tuple[int, str | None, str]:
-    """What a postponed part's note says: attempts so far, the source, the host that perhaps has the message."""
+def past(note: bytes) -> Fate | None:
+    """What a postponed part's note says of the last attempt; None where there was none."""
     if not note:
-        return 0, None, ""
+        return None
     try:
-        fate = decode_note(note)
+        return decode_note(note)
     except msgspec.DecodeError:
-        return 0, None, ""  # of a version that is gone: it begins anew
+        return None  # of a version that is gone: it begins anew
+
+
+def _way_of(fate: Fate) -> tuple[int, str | None, str]:
+    """Attempts so far, the source (a fate that no connection led to knows none), the host that perhaps has the
+    message."""
     return fate.attempt, fate.way.source, fate.way.host if fate.uncertain else ""

@@ -7,6 +7,7 @@ domain whose destination belongs to another worker has its mail moved there.
 import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mta.delivery.backoff import Backoff
@@ -16,6 +17,7 @@ from mta.delivery.sites import Site
 from mta.handoff import frames
 from mta.handoff.mover import PartState
 from mta.handoff.placement import Destination as Placed
+from mta.model.outcome import Reply
 from mta.resolve.cache import FAILED_TTL_S
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, site_name
@@ -34,13 +36,17 @@ MOVED_AT_ONCE = 256  # jobs of another worker's whose envelopes one visit to the
 class _Waiting:
     """A domain that is being looked up, or will be again."""
 
-    __slots__ = ("backoff", "jobs", "task", "timer")
+    __slots__ = ("again_s", "backoff", "jobs", "problem", "task", "timer")
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.backoff = Backoff()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.problem: Reply | None = None
+        """What the last look-up ended with."""
+        self.again_s = 0.0
+        """When the next one begins, where `timer` is set: monotonic seconds."""
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -66,10 +72,34 @@ class Domains:
         known = self._known.get(domain)
         if known is None:
             return None
-        if known[1] > now_s and not known[0].is_closed:
-            return known[0]
-        del self._known[domain]
-        return None
+        if known[0].is_closed:
+            del self._known[domain]
+            return None
+        return known[0] if known[1] > now_s else None  # kept: what waits in its lanes has to be found
+
+    def place(self, domain: str) -> Site | None:
+        """Where a domain's mail waits, also when that has to be asked for anew before more is sent there."""
+        known = self._known.get(domain)
+        return None if known is None or known[0].is_closed else known[0]
+
+    def waits_for(self, domain: str, now_s: float) -> str:
+        """Why the mail hosts of a domain are not known yet: one sentence, "" where nobody looks for them."""
+        waiting = self._waiting.get(domain)
+        if waiting is None:
+            return ""
+        if waiting.problem is None:
+            return f"the mail hosts of {domain}, which are being looked up"
+        if waiting.timer is None:
+            return f"the mail hosts of {domain}, which are looked up again: {waiting.problem}"
+        return f"the mail hosts of {domain}: {waiting.problem}; next try in {max(0.0, waiting.again_s - now_s):.0f} s"
+
+    def knock(self, domain: str) -> None:
+        """Look a domain up at once, whatever failed lately: an admin says so."""
+        waiting = self._waiting.get(domain)
+        if waiting is not None and waiting.timer is not None:
+            waiting.timer.cancel()
+            self._engine.resolver.forget(domain)
+            self._again(domain, waiting)
 
     def wait(self, domain: str, job: Job) -> None:
         """Look the domain up; the job goes on when that is done."""
@@ -131,6 +161,7 @@ class Domains:
         site = self._site(placed, name, hosts) if is_ours else None
         del self._waiting[domain]
         jobs = [job for job in waiting.jobs if job.state == WAITING]
+        self._known.pop(domain, None)  # what is found again is the youngest
         if site is None:
             self._move_all(jobs, owners)
             return
@@ -167,8 +198,10 @@ class Domains:
                 engine.fates.bounce(job, "dns", error.reply)
             return
         now_s = engine.loop.time()
+        waiting.problem = error.reply
         waiting.backoff.failed(now_s, engine.random.random())
         wait_s = max(FAILED_TTL_S, waiting.backoff.until_s - now_s)  # for so long the resolver would say the same
+        waiting.again_s = now_s + wait_s
         waiting.timer = engine.loop.call_later(wait_s, self._again, domain, waiting)
         if waiting.jobs:
             engine.fates.tell_delay(waiting.jobs[0], "dns", error.reply, None, None, wait_s)
@@ -214,6 +247,7 @@ class Domains:
         todo = deque((job.seq, job.parts) for job in jobs)
         for job in jobs:
             self._engine.ended(job)
+            self._engine.registry.leave(job.seq, job.parts)
         self._move_some(todo, owners)
 
     def _move_some(self, todo: deque[tuple[int, Sequence[int]]], owners: Sequence[int]) -> None:
@@ -227,12 +261,17 @@ class Domains:
             for seq, wanted in batch:
                 item = found.get(seq)
                 if item is None:
+                    engine.registry.left(seq, wanted)
                     continue  # the store has set it aside
                 states = {part.part: PartState(part.due_s, part.note) for part in item.parts}
                 parts = tuple(part for part in wanted if part in states)
                 if parts:
                     owner = owners[seq % len(owners)]
-                    engine.mover.move(seq, parts, engine.envelope_of(item), [states[part] for part in parts], owner)
+                    states_moved = [states[part] for part in parts]
+                    on_done = partial(engine.registry.left, seq, wanted)
+                    engine.mover.move(seq, parts, engine.envelope_of(item), states_moved, owner, on_done)
+                else:
+                    engine.registry.left(seq, wanted)
             self._move_some(todo, owners)
 
         engine.store.load_soon(list({seq: None for seq, _ in batch}), loaded)

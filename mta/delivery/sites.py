@@ -54,6 +54,17 @@ class Site:
         for pool in list(self.pools.values()):
             pool.pump()
 
+    def knock(self) -> None:
+        """Try at once what failed lately: an admin says so."""
+        if self.is_closed:
+            return
+        for pool in self.pools.values():
+            if self.backoff.failures or pool.backoff.failures:
+                pool.backoff.knock()
+                pool.targets.begin_again()
+        self.backoff.knock()
+        self.pump()
+
     def reload(self) -> None:
         """The policy, this worker's share or the sources changed."""
         sources = self.destination.engine.sources.by_name

@@ -10,14 +10,17 @@ rig = DeliveryRig(loop, tmp_path, port=sink.port, default="[limits] ...")
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from mta.delivery.clerk import Clerk
 from mta.delivery.connection import SourceAddress
 from mta.delivery.deadlines import Sweeper, Timeouts
 from mta.delivery.dispatcher import Dispatcher
+from mta.delivery.job import Job, Signature
+from mta.delivery.signatures import Signatures
 from mta.delivery.sources import Sources
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims, LimitState
@@ -26,7 +29,10 @@ from mta.handoff.mover import Mover, PartState
 from mta.handoff.placement import Placement, Route
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
+from mta.model.outcome import Reply
+from mta.model.selection import Selection
 from mta.reporting.events import Events
+from mta.reporting.questions import Act, Acted, Suspend, Suspension, Verb
 from mta.resolve.errors import ResolveError, no_address
 from mta.resolve.resolver import Resolver
 from mta.resolve.sites import MailHosts, MxHost
@@ -34,6 +40,9 @@ from mta.testing.memory_disk import MemoryDisk
 from mta.testing.swift_loop import SwiftLoop
 from mta_policies.layers import load
 from mta_queue.store import Origin, Store
+
+if TYPE_CHECKING:
+    from mta.handoff.notices import Notices
 
 FINAL = frozenset({"delivered", "bounced", "expired", "cancelled"})
 PLAIN = '[limits]\nconnections = 10\n[retry]\nschedule = ["5m"]\njitter = "0%"\nexpire = "1d"\n'
@@ -88,9 +97,56 @@ class FakeMover:
 
     def __init__(self) -> None:
         self.moves: list[tuple[int, tuple[int, ...], list[PartState], int]] = []
+        self.done: list[Callable[[], None]] = []
+        """To be called by the test that wants a move to be over."""
 
-    def move(self, seq: int, parts: tuple[int, ...], envelope: Envelope, states: list[PartState], owner: int) -> None:
+    def move(
+        self,
+        seq: int,
+        parts: tuple[int, ...],
+        envelope: Envelope,
+        states: list[PartState],
+        owner: int,
+        on_done: Callable[[], None] = lambda: None,
+    ) -> None:
         self.moves.append((seq, parts, states, owner))
+        self.done.append(on_done)
+
+
+class FakeNotices:
+    """Takes notifications to senders at once, or as the test says, and keeps them."""
+
+    def __init__(self, loop: SwiftLoop) -> None:
+        self._loop = loop
+        self.holds = False
+        self.fails = False
+        self.sent: list[tuple[Envelope, bytes, Origin]] = []
+        self.released = 0
+        self.held: list[Callable[[], None]] = []
+
+    def send(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        origin: Origin,
+        on_taken: Callable[[Callable[[], None]], None],
+        on_failed: Callable[[], None],
+    ) -> None:
+        self.sent.append((envelope, content, origin))
+
+        def answer() -> None:
+            if self.fails:
+                on_failed()
+            else:
+                on_taken(self._release)
+
+        if self.holds:
+            self.held.append(answer)
+        else:
+            self._loop.call_soon(answer)
+
+    def _release(self) -> None:
+        self.released += 1
 
 
 class FakeClaims:
@@ -136,6 +192,8 @@ class DeliveryRig:
         memory_bytes_max: int = 1 << 30,
         idle_timeout_s: float = 60.0,
         disk: MemoryDisk | None = None,
+        signatures: Signatures | None = None,
+        wants_dsn: Callable[[Envelope], bool] = lambda envelope: False,
         default: str = PLAIN,
         **policies: str,
     ) -> None:
@@ -159,6 +217,8 @@ class DeliveryRig:
         self.epoch = 1
         self.count = 0
         self.accepted: set[tuple[str, str]] = set()
+        self.seqs: dict[str, int] = {}
+        """By message id."""
         self.dispatcher = Dispatcher(
             loop=loop,
             clock=loop,
@@ -175,10 +235,16 @@ class DeliveryRig:
             port=port,
             idle_timeout_s=idle_timeout_s,
             memory_bytes_max=memory_bytes_max,
+            signatures=signatures or Signatures(None, None, loop),
+            wants_dsn=wants_dsn,
+            hostname="me.test",
         )
         self.claims = FakeClaims(self.dispatcher)
+        self.clerk = Clerk(self.dispatcher)
+        self.clerk.is_open = True
+        self.notices = FakeNotices(loop)
         self.sweeper.start(loop)
-        self.dispatcher.start(cast(Mover, self.mover), cast(Claims, self.claims))
+        self.dispatcher.start(cast(Mover, self.mover), cast(Claims, self.claims), cast("Notices", self.notices))
 
     def _tell(self, line: bytes) -> None:
         told = json.loads(line)
@@ -209,25 +275,23 @@ class DeliveryRig:
             if host not in self.resolver.addresses_of and address:
                 self.resolver.addresses_of[host] = [address] if isinstance(address, str) else address
 
+    def domains_of(self, profiles: Mapping[str, Any]) -> None:
+        """A domain NAME.test with the mail host mx.NAME.test for every profile of a sink."""
+        for name, profile in profiles.items():
+            self.domain(f"{name}.test", f"mx.{name}.test", address=profile.address)
+
     def send(self, *recipients: str, content: bytes = b"", **fields: Any) -> str:
         """A message comes in at the door and is durable soon; -> its id."""
-        self.count += 1
-        message_id = f"m{self.count}"
-        content = content or f"Message-ID: <{message_id}>\r\n\r\nhello\r\n".encode()
-        envelope = Envelope(
-            message_id,
-            "a@shop.test",
-            [Recipient(recipient, recipient.partition("@")[2]) for recipient in recipients],
-            self.loop.wall_s(),
-            len(content),
-            **fields,
-        )
+        envelope = self.envelope(*recipients, **fields)
+        message_id = envelope.id
+        content = content or self.content_of(envelope)
+        envelope.size = len(content)
         self.accepted |= {(message_id, recipient) for recipient in recipients}
 
         def failed(error: OSError) -> None:
             raise error
 
-        self.store.append(
+        self.seqs[message_id] = self.store.append(
             message_id,
             envelopes.encode(envelope),
             len(recipients),
@@ -238,8 +302,24 @@ class DeliveryRig:
         )
         return message_id
 
-    def hand(self, recipient: str) -> None:
-        """A message that another worker moved here, and that may go at once."""
+    def content_of(self, envelope: Envelope) -> bytes:
+        """What a message of no other content has."""
+        return f"Message-ID: <{envelope.id}>\r\n\r\nhello\r\n".encode()
+
+    def envelope(self, *recipients: str, **fields: Any) -> Envelope:
+        """Of a new message, whose size is not known yet."""
+        self.count += 1
+        return Envelope(
+            f"m{self.count}",
+            "a@shop.test",
+            [Recipient(recipient, recipient.partition("@")[2]) for recipient in recipients],
+            self.loop.wall_s(),
+            0,
+            **fields,
+        )
+
+    def hand(self, recipient: str, due_s: float = 0.0) -> None:
+        """A message that another worker moved here, and that may go at once, or then."""
         self.count += 1
         envelope = Envelope(
             f"m{self.count}",
@@ -254,11 +334,26 @@ class DeliveryRig:
 
         def arrived(seq: int) -> None:
             self.store.arrive(seq)
-            self.dispatcher.arrived(seq, [PartState(0.0, b"")])
+            self.dispatcher.arrived(seq, [PartState(due_s, b"")])
 
         self.store.append(
-            envelope.id, envelopes.encode(envelope), 1, b"content", arrived, failed, origin=Origin(1, self.count)
+            envelope.id, envelopes.encode(envelope), 1, b"content", arrived, failed, Origin(1, self.count), due_s
         )
+
+    async def act(self, verb: Verb, **selection: Any) -> Acted:
+        """What an admin does to everything, or to what is selected."""
+        answer = await self.clerk.answer(Act(verb, Selection(**selection) if selection else Selection(all=True)))
+        assert isinstance(answer, Acted), answer
+        return answer
+
+    async def suspend(self, *suspensions: Suspension, tells: bool = False, ended_by: str = "") -> None:
+        """These suspensions hold from now on, and no others."""
+        assert await self.clerk.answer(Suspend(list(suspensions), tells, ended_by)) is None
+
+    def suspension(self, within_s: float = 600.0, name: str = "s1", **selection: Any) -> Suspension:
+        """From now on, for so long."""
+        now_s = self.loop.wall_s()
+        return Suspension(name, Selection(**selection), now_s, now_s + within_s, "because")
 
     def events(self, kind: str = "") -> list[dict[str, Any]]:
         """What was told, of one kind or all of it."""
@@ -302,6 +397,7 @@ class DeliveryRig:
         """No job, no content, nobody who waits at a gate."""
         assert self.dispatcher.jobs == 0
         assert self.dispatcher.memory.resident_bytes == 0
+        assert len(self.dispatcher.registry) == 0
         for site in self.dispatcher.domains.sites.values():
             for pool in site.pools.values():
                 assert pool.waits == {}
@@ -317,3 +413,29 @@ class DeliveryRig:
 def names(count: int, domain: str) -> Iterable[str]:
     """Recipients r0@, r1@ ..."""
     return (f"r{number}@{domain}" for number in range(count))
+
+
+def slow_signatures(loop: SwiftLoop, takes_s: float = 0.5) -> Signatures:
+    """Signs everything, some time later."""
+
+    class SlowSignatures(Signatures):
+        def begin(self, job: Job, done: Callable[[Reply | None], None]) -> Reply | None:
+            signature = job.signature = job.signature or Signature()
+            if signature.fields is not None:
+                return None
+            if signature.waiting is not None:
+                signature.waiting.append(done)
+                return None
+            signature.waiting = [done]
+            loop.call_later(takes_s, signed, signature)
+            return None
+
+    def signed(signature: Signature) -> None:
+        signature.fields, signature.domains = b"DKIM-Signature: v=1\r\n", "shop.test"
+        waiting, signature.waiting = signature.waiting, None
+        for done in waiting or ():
+            done(None)
+
+    signatures = SlowSignatures(None, None, loop)
+    signatures.is_off = False
+    return signatures

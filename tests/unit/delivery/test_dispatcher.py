@@ -1,19 +1,24 @@
 """The dispatcher over real loopback sockets: mail goes out, every recipient has one fate, nothing is forgotten."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.sink import Profile, Sink
 from bench.temper import Verdict
-from mta.delivery.job import Job
+from mta.delivery.job import LOADING, Job
 from mta.delivery.pool import Pool
-from mta.model.outcome import Outcome
-from mta.reporting.events import Way
+from mta.delivery.registry import HELD_S
+from mta.model.outcome import Outcome, Reply
+from mta.reporting.events import Fate, Way, encode_note
 from mta.resolve.errors import ResolveError, all_prohibited, no_answer, no_domain
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
+from mta_queue.store import Loaded
 
 
 @swiftly
@@ -176,9 +181,9 @@ async def test_too_many_recipients_go_again_at_once(loop: SwiftLoop, tmp_path: P
         plain_rcpt, plain_mail = provider.rcpt, provider.mail
         seen: list[str] = []
 
-        def mail(connection_number: int) -> str:
+        def mail(connection_number: int, address: str = "") -> str:
             seen.clear()
-            return plain_mail(connection_number)
+            return plain_mail(connection_number, address)
 
         def rcpt(client: str, sender: str, recipient: str) -> Verdict:
             verdict = plain_rcpt(client, sender, recipient)
@@ -465,3 +470,125 @@ async def test_stopping_lets_transactions_end_and_begins_none(loop: SwiftLoop, t
     assert sink.profiles["a"].messages == len(rig.events("delivered"))
     assert rig.store.items == 30 - len(rig.events("delivered"))
     assert rig.events("deferred") == []
+
+
+# ---- who is in hand
+
+
+@swiftly
+async def test_a_wheel_that_says_it_twice_sends_it_once(loop: SwiftLoop, tmp_path: Path):
+    """Old entries for what waits, is being sent, was deferred to a later time or is done do nothing."""
+    async with Sink([Profile(name="a", latency_s=3.0)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in ("x@a.test", "tempfail.2@a.test"):
+            seq = rig.seqs[rig.send(name)]
+            for later_s in range(0, 900, 10):
+                rig.dispatcher.later(loop.wall_s() + later_s / 2, seq, (0,))
+        await rig.settled()
+        await asyncio.sleep(500)
+        await rig.stop()
+
+    assert sink.profiles["a"].by_recipient() == {"x@a.test": 1, "tempfail.2@a.test": 1}
+    times = [line["time"] for line in rig.events() if line["recipient"] == "tempfail.2@a.test"]
+    assert all(300 <= after - before <= 320 for before, after in pairwise(times))
+
+
+@swiftly
+async def test_held_mail_is_held_wherever_it_comes_from(loop: SwiftLoop, tmp_path: Path):
+    """From another worker too, whose log has no worker any more; it is released like any other."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domains_of(sink.profiles)
+        rig.hand("x@a.test", due_s=HELD_S + loop.wall_s())
+        await asyncio.sleep(600)
+        assert rig.dispatcher.held == 1
+        assert rig.events() == []
+
+        released = await rig.act("release")
+        await rig.until(lambda: rig.finals == 1)
+        await rig.stop()
+
+    assert released.touched == 1
+    assert rig.dispatcher.held == 0
+
+
+@swiftly
+async def test_a_clock_that_is_set_back_loses_nothing(loop: SwiftLoop, tmp_path: Path):
+    """What was due a moment ago and is not any more is due again when the clock has come as far."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        send_at_s = loop.wall_s() + 100
+        rig.send("x@a.test", send_at_s=send_at_s)
+        load_soon = rig.store.load_soon
+
+        def set_back(seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
+            loop.jump_s = -50.0
+            load_soon(seqs, done)
+
+        rig.store.load_soon = set_back  # pyright: ignore[reportAttributeAccessIssue]
+        await rig.settled()
+        await rig.stop()
+
+    assert rig.events("delivered")[0]["time"] >= send_at_s
+
+
+@swiftly
+async def test_a_retry_carries_the_signature_of_the_first_attempt(loop: SwiftLoop, tmp_path: Path):
+    """It stands in the note of the deferral; all recipients of the message that have none yet share it."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domains_of(sink.profiles)
+        due_s = loop.wall_s() + 50
+        seq = rig.seqs[rig.send("x@a.test", "y@b.test", send_at_s=due_s)]
+        await asyncio.sleep(1)
+        signed = b"DKIM-Signature: v=1; b=x\r\n"
+        way = Way(site="mx.a.test", source="")
+        fate = Fate("deferred", 0.0, Reply(451, "", "later"), "rcpt", 1, due_s, way, dkim="shop.test", signature=signed)
+        rig.store.postpone(seq, (0,), due_s, encode_note(fate))
+
+        await sink.profiles["a"].set_down(True)
+        await sink.profiles["b"].set_down(True)
+        await asyncio.sleep(60)
+        jobs = rig.dispatcher.registry.jobs(seq)
+        await sink.profiles["a"].set_down(False)
+        await sink.profiles["b"].set_down(False)
+        await rig.settled()
+        await rig.stop()
+
+    assert [job.signature and (job.signature.fields, job.signature.domains) for job in jobs] == [
+        (signed, "shop.test"),
+        (signed, "shop.test"),
+    ]
+    assert jobs[0].signature is jobs[1].signature
+
+
+@swiftly
+async def test_an_admin_may_take_what_is_being_given_up(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Held between the end of its time and the moment in which that is told: it is held, and not given up."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=PLAIN.replace('"1d"', '"1m"'))
+        rig.domains_of(sink.profiles)
+        await sink.profiles["a"].set_down(True)
+        rig.send("x@a.test")
+        await asyncio.sleep(30)
+        load_envelopes = rig.dispatcher.memory.load_envelopes
+
+        def late(*loads: Any) -> None:
+            loop.call_later(10, load_envelopes, *loads)
+
+        monkeypatch.setattr(rig.dispatcher.memory, "load_envelopes", late)
+        await rig.until(lambda: any(job.state == LOADING for job in rig.dispatcher.registry.jobs(rig.seqs["m1"])))
+        held = await rig.act("hold")
+        await asyncio.sleep(60)
+        assert rig.fates() == {}
+        rig.is_clean()
+        await rig.act("release")
+        await rig.settled()
+        await rig.stop()
+
+    assert held.touched == 1
+    assert len(rig.events("expired")) == 1

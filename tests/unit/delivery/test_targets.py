@@ -83,9 +83,9 @@ async def test_a_peer_that_hangs_up_on_every_mail_is_left_alone(loop: SwiftLoop,
         rig.domain("a.test", "mx.a.test", address=provider.address)
         broken = True
 
-        def mail(connection_number: int) -> str:
+        def mail(connection_number: int, address: str = "") -> str:
             if broken:
-                for connection in list(provider._connections):
+                for connection in list(provider.connections):
                     connection.transport.abort()
                 return "451 never said"
             return ""
