@@ -9,25 +9,35 @@ from typing import Literal, cast
 
 import msgspec
 
-LINE_BYTES_MAX = 64 * 1024
+from mta.reporting.questions import Question
+
+LINE_BYTES_MAX = 64 * 1024 * 1024  # an answer may list a thousand messages of some hundred recipients each
+ANSWER_BYTES_MAX = 60 * 1024 * 1024  # what is larger is not sent: JSON may not be cut
 TEXT_CHARACTERS_MAX = 8 * 1024  # of a report; JSON may need six bytes for one
 
 
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the supervisor tells a worker."""
 
-    do: Literal["open", "reload", "close_doors", "stop"]
+    do: Literal["open", "reload", "close_doors", "stop", "ask"]
     epoch: int = 0
     config: str = ""
     """For `reload`: the place of the configuration that holds from now on (`mta.accepted.Place`)."""
+    number: int = 0
+    """For `ask`: what the answer is to be known by."""
+    question: Question | None = None
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker tells the supervisor."""
 
     worker: int
-    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem"]
+    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer"]
     text: str = ""
+    number: int = 0
+    """For `answer`: of which question."""
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    """For `answer`: one of `mta.reporting.questions.Answer`."""
 
 
 class Line(asyncio.Protocol):
@@ -39,7 +49,7 @@ class Line(asyncio.Protocol):
         self._decode = msgspec.json.Decoder(kind).decode
         self._on_message = on_message
         self._on_end = on_end
-        self._rest = b""
+        self._chunks: list[bytes] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,8 +63,12 @@ class Line(asyncio.Protocol):
             self._transport.write(msgspec.json.encode(message) + b"\n")
 
     def data_received(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        assert len(self._rest) <= LINE_BYTES_MAX, "the other side is of our own making"
+        if b"\n" not in data:  # a long line is joined once, when it is whole
+            self._chunks.append(data)
+            assert sum(map(len, self._chunks)) <= LINE_BYTES_MAX, "the other side is of our own making"
+            return
+        *lines, rest = b"".join([*self._chunks, data]).split(b"\n")
+        self._chunks = [rest] if rest else []
         for line in lines:
             self._on_message(self._decode(line))
 

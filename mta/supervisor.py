@@ -6,6 +6,7 @@ restarted wait in the kernel's queue. It carries no mail itself.
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import socket
 import subprocess
@@ -15,22 +16,26 @@ from pathlib import Path
 
 import msgspec
 
+from mta import VERSION
 from mta.accepted import AcceptedFile
+from mta.admin import suspension_file
+from mta.admin.face import AdminFace
+from mta.admin.suspension_file import SuspensionFileError
 from mta.config import Config, ConfigError, load
 from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
+from mta.premises import AdminError, bind_soon, lock, try_log
+from mta.reporting.questions import Metrics, Question, Suspend
 from mta.reporting.rotate import Rotator
-from mta_policies.layers import BUILT_IN
-from mta_queue.disk import DiskFile, LogLockedError, OsDisk
+from mta.signing_helpers import SigningHelpers
 
-LOCK_NAME = "server.lock"
-PORT_WAIT_S = 2.0  # workers whose supervisor was killed end, and let go of the port, well within this
-PORT_POLL_S = 0.1
 START_WAIT_S = 120.0  # a log of millions of items takes that long to read at worst
 STOP_WAIT_S = 29.0  # a clean stop takes at most 30 s in all
 RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # a worker that dies again and again is restarted ever more slowly
 CALM_S = 60.0  # after so long without a death the next restart is immediate again
 ROTATE_CHECK_S = 5.0
+ANSWER_WAIT_S = 5.0  # a worker that counts only its own integers and does not answer by then is stuck
+WALK_WAIT_S = 120.0  # millions of messages that wait are read from the disk in slices
 RESTART_KEYS = {
     "hostname": "hostname",
     "workers": "workers",
@@ -38,92 +43,9 @@ RESTART_KEYS = {
     "queue": "queue",
     "dns": "dns",
     "log": "log",
+    "admin": "admin",
 }
 """Fields of the configuration that a running server keeps, and what mta.toml calls them."""
-
-
-class StartError(Exception):
-    """The server cannot start; the text says why."""
-
-
-class PortError(StartError):
-    """A listener's address cannot be bound."""
-
-
-class QueueError(StartError):
-    """The queue directory cannot be used, or another server uses it."""
-
-
-class LogError(StartError):
-    """The event log cannot be written."""
-
-
-def try_log(config: Config) -> None:
-    """Open the event log as the workers will; raises LogError: fates that nobody can read are better told at once."""
-    if config.log.events == "-":
-        return
-    try:
-        path = Path(config.log.events)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        where = config.origin("log", "events")
-        raise LogError(f"{where}: cannot write the event log {config.log.events}: {error.strerror}") from error
-
-
-def lock(directory: Path) -> DiskFile:
-    """Take the queue directory for this server alone, as long as the returned file is open; raises QueueError."""
-    disk = OsDisk()
-    try:
-        disk.make_directory(directory)
-        return disk.lock(directory / LOCK_NAME)
-    except LogLockedError:
-        raise QueueError(f"the queue {directory} is in use by another server") from None
-    except OSError as error:
-        raise QueueError(f"the queue {directory} cannot be used: {error.strerror}") from error
-
-
-async def bind_soon(config: Config) -> list[socket.socket]:
-    """As `bind`; waits a moment for the workers of a server that was killed."""
-    for _ in range(int(PORT_WAIT_S / PORT_POLL_S)):
-        try:
-            return bind(config)
-        except PortError:
-            await asyncio.sleep(PORT_POLL_S)
-    return bind(config)
-
-
-def bind(config: Config) -> list[socket.socket]:
-    """One socket for every listener and worker; raises PortError, which names the address and its line."""
-    sockets = []
-    for number, listener in enumerate(config.listeners):
-        family = socket.AF_INET6 if ":" in listener.address.host else socket.AF_INET
-        address = (listener.address.host, listener.address.port)
-        where = config.origin("listener", number, "address")
-        try:
-            # Without SO_REUSEPORT first: another server's port must not be shared by mistake.
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                _prepare(probe, family)
-                probe.bind(address)
-                bound = probe.getsockname()[:2]
-            for _ in range(config.worker_count):
-                shared = socket.socket(family, socket.SOCK_STREAM)
-                sockets.append(shared)
-                _prepare(shared, family)
-                shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                shared.bind(bound)
-        except OSError as error:
-            for each in sockets:
-                each.close()
-            why = f"cannot listen on {listener.address}: {error.strerror}"
-            raise PortError(why if where == BUILT_IN else f"{where}: {why}") from error
-    return sockets
-
-
-def _prepare(bound: socket.socket, family: int) -> None:
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 def _reloaded(running: Config, config: Config) -> tuple[Config, list[str]]:
@@ -149,6 +71,8 @@ class _Child:
         self.deaths = 0
         self.died_s = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
+        self.answers: dict[int, asyncio.Future[bytes | None]] = {}
+        """Questions that it has not answered, by number."""
 
 
 class Supervisor:
@@ -174,12 +98,40 @@ class Supervisor:
             _Child(number, [sockets[listener * count + number] for listener in range(len(config.listeners))])
             for number in range(count)
         ]
+        self.workers = count
+        self._numbers = itertools.count(1)
+        self._signing = SigningHelpers(count, config.queue.directory / "links", say, self._loop)
+        self._admin = AdminFace(
+            self,
+            config.admin.address,
+            config.admin.token,
+            events_path=None if config.log.events == "-" else Path(config.log.events),
+            suspensions_file=config.queue.directory / suspension_file.NAME,
+            version=VERSION,
+            hostname=config.hostname,
+        )
 
     async def run(self) -> int:
-        """Until SIGTERM or SIGINT; -> the exit status."""
+        """Until SIGTERM or SIGINT; -> the exit status. Raises AdminError."""
+        try:
+            await self._admin.start()
+        except OSError as error:
+            if isinstance(error.__cause__, SuspensionFileError):
+                raise AdminError(str(error.__cause__)) from error
+            where, address = self._config.origin("admin", "address"), self._config.admin.address
+            raise AdminError(f"{where}: cannot listen on {address}: {error.strerror or error}") from error
+        try:
+            return await self._run()
+        finally:
+            await self._admin.stop()
+            await self._signing.stop()
+
+    async def _run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        if signs(self._config):
+            self._signing.start()
         for child in self._children:
             self._start(child)
         if not await self._all("linked", START_WAIT_S):
@@ -191,6 +143,7 @@ class Supervisor:
             return await self._end() or int(not self._stop.is_set())
         for address in self.addresses:
             say(f"listening on {address}")
+        say(f"admin face on {self._config.admin.address}")
         count = len(self._children)
         say(f"{count} worker{'s' if count > 1 else ''} running, queue in {self._config.queue.directory}")
         rotator = self._loop.create_task(self._rotate())
@@ -220,7 +173,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         descriptors = [theirs.fileno(), self._accepted.descriptor, *(bound.fileno() for bound in child.sockets)]
-        command = [sys.executable, "-m", "mta.worker", "--worker", str(child.number)]
+        command = [sys.executable, "-P", "-m", "mta.worker", "--worker", str(child.number)]
         command += ["--accepted", str(self._accepted.descriptor), "--config", str(self._place)]
         command += ["--epoch", str(self._epoch), "--control", str(theirs.fileno())]
         command += ["--sockets", ",".join(str(bound.fileno()) for bound in child.sockets)]
@@ -251,9 +204,16 @@ class Supervisor:
         if report.now == "problem":
             say(f"worker {child.number}: {report.text}")
             return
+        if report.now == "answer":
+            answer = child.answers.pop(report.number, None)
+            if answer is not None and not answer.done():
+                answer.set_result(bytes(report.answer))
+            return
         if report.now == "reloaded":
             return
         child.state = report.now
+        if report.now == "linked":
+            self._admin.worker_up(child.number)
         if report.now == "linked" and self._is_open and not self._is_stopping:
             self._order(child, Order("open"))
         self._changed.set()
@@ -269,6 +229,9 @@ class Supervisor:
         assert process is not None
         status = await self._loop.run_in_executor(None, process.wait)
         child.process = child.line = None
+        for answer in child.answers.values():
+            if not answer.done():
+                answer.set_result(None)
         was = child.state
         child.state = "stopped" if was == "stopped" else "dead"
         self._changed.set()
@@ -286,6 +249,25 @@ class Supervisor:
         await asyncio.sleep(delay_s)
         if not self._is_stopping:
             self._start(child)
+
+    async def ask(self, question: Question, *, worker: int | None = None) -> list[bytes | None]:
+        """Every worker's answer as JSON, or that of one; None for a worker that is down or does not answer in time."""
+        children = self._children if worker is None else [self._children[worker]]
+        return list(await asyncio.gather(*(self._ask(child, question) for child in children)))
+
+    async def _ask(self, child: _Child, question: Question) -> bytes | None:
+        if child.line is None or child.process is None or child.state not in ("linked", "open"):
+            return None
+        number = next(self._numbers)
+        answer = child.answers[number] = self._loop.create_future()
+        self._order(child, Order("ask", number=number, question=question))
+        wait_s = ANSWER_WAIT_S if isinstance(question, Metrics | Suspend) else WALK_WAIT_S
+        try:
+            return await asyncio.wait_for(answer, wait_s)
+        except TimeoutError:
+            return None
+        finally:
+            child.answers.pop(number, None)
 
     async def _all(self, state: str, within_s: float) -> bool:
         """Wait until every worker is in a state; False where that will not be.
@@ -321,6 +303,8 @@ class Supervisor:
             say(f"not reloaded, nothing was changed: {error.strerror}")
             return
         self._config = config
+        if signs(config):
+            self._signing.start()
         self._epoch += 1
         for child in self._children:
             self._order(child, Order("reload", self._epoch, str(self._place)))
@@ -369,6 +353,11 @@ class Supervisor:
         self._accepted.close()
         say("stopped")
         return status
+
+
+def signs(config: Config) -> bool:
+    """Whether there may be anything to sign."""
+    return bool(config.dkim) or config.signing.directory is not None
 
 
 def say(text: str) -> None:

@@ -11,37 +11,49 @@ import encodings.idna  # noqa: F401 - getaddrinfo imports it when first called, 
 import gc
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import uvloop
 
 from mta import accepted
+from mta.admin import suspension_file
+from mta.admin.suspension_file import SuspensionFileError
 from mta.clock import SystemClock
 from mta.config import Config
-from mta.control import Line, Order, Report
+from mta.control import ANSWER_BYTES_MAX, Line, Order, Report
+from mta.delivery.clerk import Clerk
 from mta.delivery.connection import SourceAddress
 from mta.delivery.deadlines import Sweeper, Timeouts
 from mta.delivery.dispatcher import Dispatcher
+from mta.delivery.signatures import Signatures
 from mta.delivery.sources import Sources
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims
 from mta.handoff.door import Door
 from mta.handoff.link import LinkWire, Mesh
 from mta.handoff.mover import Mover
+from mta.handoff.notices import Notices
 from mta.handoff.owner import Owner
 from mta.handoff.placement import Placement, Route
-from mta.model import envelope as envelopes
+from mta.model.envelope import Envelope
 from mta.model.identity import IdMaker
+from mta.orphan_logs import OrphanLogs, orphans_of
 from mta.reporting.event_log import EventLog
-from mta.reporting.events import Events, decode_note
+from mta.reporting.events import Events
+from mta.reporting.questions import Failed, Question, WorkerCounts
+from mta.reporting.retelling import tell_again
 from mta.resolve.resolver import Resolver
+from mta.signing.keyring import KeyPlace, KeyRing
+from mta.signing.keys import KeyFileError
+from mta.signing.signer import Signer
 from mta.smtp import replies
 from mta.submission.accept import Acceptor, Tenants, TenantSettings
 from mta.submission.listener import Doors, ListenerSettings
@@ -50,7 +62,7 @@ from mta_queue.store import LogFormatError, LogLockedError, Position, Recovered,
 
 LINKS_WAIT_S = 10.0  # a worker whose neighbour does not come up in this time begins without it
 LOCK_WAIT_S = 5.0  # a worker whose supervisor was killed ends within this, unless it is reading a huge log
-LOCK_POLL_S = 0.05
+POLL_S = 0.05
 SAID_S = 0.1  # last words are written at the end of a turn of the loop
 DRAIN_S = 25.0  # SIGTERM to the last transaction cut off; with the doors' share the whole stop stays under 30 s
 DOORS_S = 3.0  # sessions that are in the middle of a message may end it in this time
@@ -72,7 +84,7 @@ class Worker:
         self.ids = IdMaker(self.random.getrandbits(25))
         directory = config.queue.directory
         self.disk = OsDisk()
-        self.store = Store(directory / str(number), disk=self.disk, durability=config.queue.durability)
+        self.store = self._store_of(directory / str(number))
         placement = self._placement(config, epoch)
         self.mesh = Mesh(loop, number, self.workers, directory / "links")
         self.event_log = EventLog(config.log.events, mark=self._mark, on_flushed=self._events_written)
@@ -81,6 +93,10 @@ class Worker:
         )
         self.sweeper = Sweeper(self.clock)
         self.resolver = self._resolver(config)
+        self.signer = Signer(loop, [directory / "links" / f"signer-{each}.sock" for each in range(self.workers)])
+        ring = self._ring(config)
+        self.signatures = Signatures(ring, self.signer, self.clock)
+        self._tenants_now = self._tenants(config)
         self.dispatcher = Dispatcher(
             loop=loop,
             clock=self.clock,
@@ -97,28 +113,38 @@ class Worker:
             port=config.delivery.port,
             idle_timeout_s=config.delivery.idle_timeout_s,
             memory_bytes_max=config.queue.memory_max_bytes // self.workers,
+            signatures=self.signatures,
+            wants_dsn=self._wants_dsn,
+            hostname=config.hostname,
         )
         self.owner = Owner(self.store, self.dispatcher, self.events.received)
         self.owner.attach(self.mesh)
         self.door = Door(placement, self.owner, self.mesh, self.clock)
         self.mover = Mover(self.store, placement, self.mesh, self.clock, self.dispatcher.arrived)
+        self.notices = Notices(self.mover, self.clock)
         self.claims = Claims(self.mesh, epoch, self.dispatcher.yield_to)
         self.acceptor = Acceptor(
             clock=self.clock,
             ids=self.ids,
             submitter=self.door,
             events=self.events,
-            tenants=self._tenants(config),
+            tenants=self._tenants_now,
+            may_send=ring.may_send,
             content_bytes_max=config.queue.memory_max_bytes // self.workers,
             size_max_bytes=config.queue.message_size_max_bytes,
         )
         self.doors = Doors(loop, self.clock, self.acceptor)
+        self.clerk = Clerk(self.dispatcher, self.owner.is_kept_back)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._retirements: list[asyncio.Task[None]] = []
+        self._orphans: OrphanLogs | None = None
         self._listening: list[socket.socket] = []
+        self._started_s = self.clock.wall_s()
         self._timer: asyncio.TimerHandle | None = None
 
     # built from the configuration
+
+    def _store_of(self, directory: Path) -> Store:
+        return Store(directory, disk=self.disk, durability=self.config.queue.durability)
 
     def _placement(self, config: Config, epoch: int) -> Placement:
         routes = [
@@ -133,9 +159,24 @@ class Worker:
 
     def _tenants(self, config: Config) -> Tenants:
         return Tenants(
-            [TenantSettings(tenant.name, tuple(tenant.senders), tenant.pool) for tenant in config.tenants],
+            [
+                TenantSettings(tenant.name, tuple(tenant.senders), tenant.pool, tenant.dsn == "sender")
+                for tenant in config.tenants
+            ],
             [pool.name for pool in config.pools],
         )
+
+    def _ring(self, config: Config) -> KeyRing:
+        """Raises KeyFileError."""
+        places = [
+            KeyPlace(key.domain, key.selector, key.key, key.sign == "always", pem)
+            for key, pem in zip(config.dkim, config.pems, strict=True)
+        ]
+        return KeyRing(places, config.signing.directory, config.signing.unsigned)
+
+    def _wants_dsn(self, envelope: Envelope) -> bool:
+        """Who is told of mail that did not arrive: never the null sender, nor whoever was told already."""
+        return bool(envelope.sender) and not envelope.cause_id and self._tenants_now.wants_dsn(envelope.tenant)
 
     def _resolver(self, config: Config) -> Resolver:
         ours = [listener.address.host for listener in config.listeners if listener.address.port == config.delivery.port]
@@ -166,25 +207,29 @@ class Worker:
 
     async def start(self) -> None:
         """Everything but the doors. Raises LogLockedError, LogFormatError and OSError, with nothing acted upon."""
+        directory = self.config.queue.directory
         recovered = await self._open(self.store)
-        orphans = await self._open_orphans()
+        orphans = OrphanLogs(self.loop, self.mover, self.event_log, lambda text: say(f"worker {self.number}: {text}"))
+        await orphans.open(orphans_of(directory, self.number, self.workers), self._store_of, self._open)
         self.store.start(self.loop)
         self.sweeper.start(self.loop)
         self.owner.remember(recovered)
-        self.dispatcher.start(self.mover, self.claims)
+        self.dispatcher.suspensions.replace(suspension_file.load(directory / suspension_file.NAME))
+        self.dispatcher.start(self.mover, self.claims, self.notices)
         self.mover.settle(self.number, recovered.arriving, lambda: None)
-        settled = [self._settle_orphan(log, found) for log, _, found in orphans]
+        orphans.settle()
         await self.mesh.start()
         if not await self.mesh.all_up(LINKS_WAIT_S):
             missing = [str(worker) for worker, link in self.mesh.links.items() if not link.is_settled]
             say(f"worker {self.number}: no link to worker {', '.join(missing)} yet, beginning without")
         self._tell_again(recovered, self.owner.forgotten)
-        for _, _, found in orphans:
+        for found in orphans.found:
             self._tell_again(found, set())
         self.event_log.start(self.loop)  # not before: its marks say that all of this has been told
         self._keep(self._take_up(recovered))
-        for (log, store, found), is_settled in zip(orphans, settled, strict=True):
-            self._keep(self._drain(log, store, found, is_settled))
+        for draining in orphans.drains():
+            self._keep(draining)
+        self._orphans = orphans
         self._timer = self.loop.call_later(CHECK_S, self._check)
 
     def _keep(self, work: Coroutine[object, object, None]) -> None:
@@ -202,75 +247,27 @@ class Worker:
             except LogLockedError:
                 if self.loop.time() > end_s:
                     raise
-                await asyncio.sleep(LOCK_POLL_S)
+                await asyncio.sleep(POLL_S)
             else:
                 for what in recovered.set_aside:
                     say(f"worker {self.number}: set aside: {what}")
                 return recovered
 
-    async def _open_orphans(self) -> list[tuple[int, Store, Recovered]]:
-        """Logs without a worker: there were more workers once."""
-        orphans = []
-        for path in sorted(self.config.queue.directory.iterdir()):
-            if not path.name.isdigit() or int(path.name) < self.workers:
-                continue
-            log = int(path.name)
-            if log % self.workers != self.number:
-                continue
-            store = Store(path, disk=self.disk, durability=self.config.queue.durability)
-            recovered = await self._open(store)
-            store.start(self.loop)
-            orphans.append((log, store, recovered))
-            self.mover.stores[log] = store
-        return orphans
-
-    def _settle_orphan(self, log: int, found: Recovered) -> asyncio.Event:
-        """Ask about what was on its way into a log without a worker; the event tells when all is answered."""
-        settled = asyncio.Event()
-        self.mover.settle(log, found.arriving, settled.set)
-        return settled
-
     def _tell_again(self, recovered: Recovered, without: set[int]) -> None:
         """What the event log may lack since the last stop."""
         for untold in recovered.untold:
-            if untold.seq in without:
-                continue
-            envelope = envelopes.decode(untold.meta)
-            if untold.kind == "item":
-                if envelope.told_recipients is not None:
-                    self.events.received(envelope)
-                continue
-            fate = decode_note(untold.note)
-            for part in untold.parts:
-                self.events.fate(envelope, envelope.recipients[part], fate)
+            if untold.seq not in without:
+                tell_again(self.events, untold, self.config.hostname)
 
     async def _take_up(self, recovered: Recovered) -> None:
+        while not self.mover.is_decided_here:  # noqa: ASYNC110 - a sync away, but where the disk fails
+            await asyncio.sleep(POLL_S)
         waiting = [item for item in recovered.waiting if item[0] not in self.owner.forgotten]
         for at in range(0, len(waiting), FOUND_AT_ONCE):
             for seq, _, parts in waiting[at : at + FOUND_AT_ONCE]:
                 self.dispatcher.found(seq, parts)
             await asyncio.sleep(0)
-
-    async def _drain(self, log: int, store: Store, recovered: Recovered, settled: asyncio.Event) -> None:
-        """Move everything in a log without a worker to its owners; when all it had to tell is told, remove it."""
-        await settled.wait()
-        arrived = [seq for seq, _, _ in recovered.arriving if store.is_living(seq)]
-        is_empty = asyncio.Event()
-        self.mover.drain(log, store, [*(seq for seq, _, _ in recovered.waiting), *arrived], is_empty.set)
-        await is_empty.wait()
-        while not await self.event_log.drain():  # noqa: ASYNC110 - a disk that is full tells nobody when it is not
-            await asyncio.sleep(CHECK_S)
-        retirement = self.loop.create_task(self._retire(log, store))
-        self._retirements.append(retirement)
-        await asyncio.shield(retirement)
-
-    async def _retire(self, log: int, store: Store) -> None:
-        """An emptied log, all of it told, is removed; once begun it is not broken off."""
-        store.told(store.mark_position())
-        del self.mover.stores[log]
-        await store.close()
-        await self.loop.run_in_executor(None, shutil.rmtree, store.directory)
-        say(f"worker {self.number}: log {log}, which has no worker any more, was emptied and removed")
+        self.clerk.is_open = True
 
     async def open_doors(self, sockets: list[socket.socket]) -> None:
         """Let clients in."""
@@ -300,13 +297,45 @@ class Worker:
 
     def reload(self, config: Config, epoch: int) -> None:
         """New policies, routes, sources, pools and tenants; what else changed needs a restart."""
+        try:
+            ring = self._ring(config)
+        except (
+            KeyFileError
+        ) as error:  # the file was changed since the supervisor looked: the keys that we have are good
+            say(f"worker {self.number}: the keys stay as they were: {error}")
+        else:
+            self.signatures.reload(ring)
+            self.acceptor.may_send = ring.may_send
         self.config = config
+        self._tenants_now = self._tenants(config)
         placement = self._placement(config, epoch)
         self.door.placement = placement
         self.mover.placement = placement
-        self.acceptor.tenants = self._tenants(config)
-        self.dispatcher.reload(placement, self._sources(config), config.delivery.port, config.delivery.idle_timeout_s)
+        self.acceptor.tenants = self._tenants_now
+        self.dispatcher.reload(
+            placement, self._sources(config), config.delivery.port, config.delivery.idle_timeout_s, self._wants_dsn
+        )
         self.event_log.reopen()
+
+    async def answer(self, question: Question) -> bytes:
+        """What this worker knows, as JSON; of its numbers those that are not delivery's are filled in here."""
+        answer = await self.clerk.answer(question)
+        if isinstance(answer, WorkerCounts):
+            answer.worker = self.number
+            answer.started_s = self._started_s
+            answer.received = self.acceptor.accepted
+            answer.rejected = self.acceptor.refused
+            answer.sessions = len(self.doors.sessions)
+            answer.signatures = self.signer.signatures
+            answer.signing = self.signer.waiting
+            answer.events_pending_bytes = self.event_log.pending_bytes
+            answer.is_taking_mail = not self.acceptor.closed_reply
+        encoded = msgspec.json.encode(answer)
+        if len(encoded) > ANSWER_BYTES_MAX:
+            return msgspec.json.encode(
+                Failed("the answer is too large: narrow the selection, or ask for fewer at once")
+            )
+        return encoded
 
     # the end
 
@@ -327,10 +356,12 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
         await self.dispatcher.stop(DRAIN_S)
+        await self.signer.close()
         self.sweeper.stop()
         for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._retirements)
+        if self._orphans is not None:
+            await self._orphans.retired()
         await self.mesh.close()  # before the stores: a frame must not meet a closed one
         mark = self.owner.mark()
         if not await self.event_log.close():
@@ -370,9 +401,16 @@ async def serve(args: argparse.Namespace) -> int:
     try:
         worker = Worker(accepted.read(args.accepted, args.config), args.worker, args.epoch, loop)
         await worker.start()
-    except (LogLockedError, LogFormatError, OSError) as error:
+    except (LogLockedError, LogFormatError, KeyFileError, SuspensionFileError, OSError) as error:
         return await _fail(line, args.worker, [_sentence(error)])
     line.send(Report(args.worker, "linked"))
+    answering: set[asyncio.Task[None]] = set()
+
+    async def answer(order: Order) -> None:
+        assert order.question is not None, "who asks has a question"
+        text = msgspec.Raw(await worker.answer(order.question))
+        line.send(Report(args.worker, "answer", number=order.number, answer=text))
+
     while True:
         order = await orders.get()
         if order.do == "open":
@@ -381,6 +419,10 @@ async def serve(args: argparse.Namespace) -> int:
         elif order.do == "reload":
             worker.reload(accepted.read(args.accepted, accepted.place_of(order.config)), order.epoch)
             line.send(Report(args.worker, "reloaded"))
+        elif order.do == "ask":
+            task = loop.create_task(answer(order))
+            answering.add(task)
+            task.add_done_callback(answering.discard)
         elif order.do == "close_doors":
             await worker.close_doors()
             line.send(Report(args.worker, "doors_closed"))
@@ -399,7 +441,7 @@ async def _fail(line: Line, number: int, problems: Sequence[object]) -> int:
     return 1
 
 
-def _sentence(error: LogLockedError | LogFormatError | OSError) -> str:
+def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

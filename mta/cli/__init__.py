@@ -26,7 +26,9 @@ COMMANDS = {
     "serve": "mta.cli.serve",
     "check": "mta.cli.check",
     "queue": "mta.cli.queue_admin",
+    "suspend": "mta.cli.suspend",
     "policy": "mta.cli.policy",
+    "dkim": "mta.cli.dkim",
     "send": "mta.cli.send",
     "version": "mta.cli.version",
 }

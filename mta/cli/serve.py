@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mta.cli import EXIT_WRONG, Subparsers
 from mta.config import DEFAULT_FILE, load
-from mta.supervisor import StartError, serve
+from mta.premises import StartError
+from mta.supervisor import serve
 
 
 def add(subparsers: Subparsers) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from mta.config.render import render
 from mta.config.settings import Listener, Pool, Route, Settings, Source, Tenant
-from mta.config.together import check_together
+from mta.config.together import check_keys, check_together
 from mta_policies import layers
 from mta_policies.layers import BUILT_IN, PolicyError, PolicySet
 from mta_policies.located import Problem, SyntaxProblem, nearest, parse
@@ -65,6 +65,8 @@ class Config(Settings, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...]
     """What has no effect yet, ties between policies: nothing that keeps the server from running."""
     tree: Tree
+    pems: tuple[bytes, ...]
+    """What the key files of `dkim` held, one each: a worker that is restarted signs with what was accepted."""
 
     def origin(self, *path: str | int) -> str:
         """Where a value was written: `origin("queue", "directory")` is "mta.toml:12"; "built in" where nowhere."""
@@ -85,8 +87,9 @@ def load(path: str | Path = DEFAULT_FILE) -> Config:
     settings = reader.read(Settings)
     check_together(reader, settings)
     policy_set = _load_policies(reader, settings)
-    problems += reader.problems
     warnings = _in_order(reader.warnings, str(path))
+    pems = check_keys(reader, settings)
+    problems += reader.problems
     if problems or policy_set is None:
         raise ConfigError(_in_order(problems, str(path)), warnings)
     return Config(
@@ -95,6 +98,7 @@ def load(path: str | Path = DEFAULT_FILE) -> Config:
         policy_set=policy_set,
         warnings=tuple(warnings),
         tree=tree,
+        pems=pems,
     )
 
 

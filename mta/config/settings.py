@@ -16,11 +16,6 @@ from mta.resolve.prohibited import SPECIAL_PURPOSE_NETWORKS
 from mta_policies.reader import about
 from mta_policies.schema import Bytes, Count, Seconds
 
-DKIM_NOT_YET = "[[dkim]] has no effect yet: mail leaves unsigned"
-SIGNING_NOT_YET = "[signing] has no effect yet: mail leaves unsigned"
-DSN_NOT_YET = "dsn has no effect yet: nobody is told of bounced and expired mail but the event log"
-ADMIN_NOT_YET = "[admin] has no effect yet: nothing listens at this address"
-
 Addresses = Literal["strict", "japan"]
 LongLines = Literal["refuse", "pass"]
 ListenerTls = Literal["none", "starttls", "implicit"]
@@ -161,12 +156,12 @@ class Tenant(msgspec.Struct, frozen=True):
     pool: Annotated[str, about("Pool of sources that its mail leaves from.")] = "default"
     dsn: Annotated[
         Literal["sender", "never"],
-        about("sender | never: who hears of bounced and expired mail. No effect in this version.", not_yet=DSN_NOT_YET),
+        about("sender | never: who is told of bounced and expired mail by a delivery status notification."),
     ] = "sender"
 
 
 class Dkim(msgspec.Struct, frozen=True):
-    """A key to sign with. No effect in this version."""
+    """A key to sign with; several that fit a message all sign it."""
 
     domain: Annotated[forms.HostName, about("The domain that signs.")]
     selector: Annotated[forms.HostName, about("Where in the DNS the public key is: SELECTOR._domainkey.DOMAIN.")]
@@ -181,16 +176,14 @@ class Dkim(msgspec.Struct, frozen=True):
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """Signing as a whole. No effect in this version."""
+    """Signing as a whole."""
 
     directory: Annotated[
         forms.OptionalPath,
-        about(
-            "Keys by name: DOMAIN/SELECTOR.pem, read when first needed, reloaded with SIGHUP.", not_yet=SIGNING_NOT_YET
-        ),
+        about("Keys by name: DOMAIN/SELECTOR.pem, read when first needed, reloaded with SIGHUP."),
     ] = None
     unsigned: Annotated[
-        Literal["send", "refuse"], about("send | refuse: mail whose From domain has no key.", not_yet=SIGNING_NOT_YET)
+        Literal["send", "refuse"], about("send | refuse (550 5.7.20): mail whose From domain has no key.")
     ] = "send"
 
 
@@ -221,17 +214,14 @@ class Log(msgspec.Struct, frozen=True):
 
 
 class Admin(msgspec.Struct, frozen=True):
-    """The HTTP face of a running server. No effect in this version."""
+    """The HTTP face of a running server: what commands ask, metrics, health."""
 
-    address: Annotated[forms.AdminAddress, about('HTTP; or "unix:var/admin.sock".', not_yet=ADMIN_NOT_YET)] = (
-        "127.0.0.1:8025"
-    )
+    address: Annotated[forms.AdminAddress, about('HTTP; or "unix:var/admin.sock".')] = "127.0.0.1:8025"
     token: Annotated[
         forms.Secret,
         about(
             'Required unless the address is loopback or a unix socket. { env = "NAME" } or { file = "path" } keeps it'
-            " out of this file.",
-            not_yet=ADMIN_NOT_YET,
+            " out of this file."
         ),
     ] = ""
 
@@ -259,8 +249,8 @@ class Settings(msgspec.Struct, frozen=True):
         tuple[Pool, ...], about("Sources with weights; no pool `default`: every source with the same weight.")
     ] = field(default=(), name="pool")
     tenants: Annotated[tuple[Tenant, ...], about("On whose behalf mail is sent.")] = field(default=(), name="tenant")
-    dkim: Annotated[tuple[Dkim, ...], about("Keys to sign with. No effect in this version.", not_yet=DKIM_NOT_YET)] = ()
-    signing: Annotated[Signing, about("Signing as a whole. No effect in this version.")] = Signing()
+    dkim: Annotated[tuple[Dkim, ...], about("Keys to sign with.")] = ()
+    signing: Annotated[Signing, about("Signing as a whole.")] = Signing()
     policies: Annotated[Policies, about("Limits and retries.")] = Policies()
     log: Annotated[Log, about("What became of every message.")] = Log()
-    admin: Annotated[Admin, about("The HTTP face of a running server. No effect in this version.")] = Admin()
+    admin: Annotated[Admin, about("The HTTP face of a running server.")] = Admin()

@@ -136,6 +136,24 @@ def _signing(reader: Reader, settings: Settings) -> None:
     directory = settings.signing.directory
     if directory is not None and not directory.is_dir():
         reader.fail(("signing", "directory"), f"directory: there is no folder {directory}")
+    if settings.signing.unsigned == "refuse" and not settings.dkim and directory is None:
+        reader.warn(("signing", "unsigned"), 'unsigned = "refuse" without any key: all mail is refused')
+
+
+def check_keys(reader: Reader, settings: Settings) -> tuple[bytes, ...]:
+    """The private keys of `[[dkim]]`, PEM; notes in `reader` where a file holds none that can sign."""
+    if not settings.dkim:
+        return ()
+    from mta.signing.keys import KeyFileError, load_key  # who configures no key need not wait for it
+
+    pems = []
+    for i, key in enumerate(settings.dkim):
+        try:
+            if reader.is_good("dkim", i, "key"):
+                pems.append(load_key(key.key, key.domain, key.selector).pem)
+        except KeyFileError as error:
+            reader.fail(("dkim", i, "key"), f"key: {error}")
+    return tuple(pems)
 
 
 def _places(reader: Reader, settings: Settings) -> None:

@@ -26,6 +26,7 @@ MAIL_SHARE = 0.75  # of the memory for content up to which new messages may begi
 
 TOO_FAR_AHEAD = replies.reply(550, "5.6.0", "X-MTA-Send-At is more than a year ahead")
 UNKNOWN_TENANT = replies.reply(550, "5.6.0", "X-MTA-Tenant names no tenant of this server")
+UNSIGNED = "5.7.20"  # RFC 7372 3.1: no passing DKIM signature found, nor will there be one
 UNKNOWN_POOL = replies.reply(550, "5.6.0", "X-MTA-Pool names no pool of this server")
 
 
@@ -49,6 +50,8 @@ class TenantSettings(msgspec.Struct, frozen=True):
     name: str
     senders: tuple[str, ...] = ()
     pool: str = ""
+    wants_dsn: bool = True
+    """Its senders are told of bounced and expired mail."""
 
 
 class ListenerFacts(Protocol):
@@ -81,6 +84,11 @@ class Tenants:
                 else:
                     self._patterns.append((pattern, tenant))
 
+    def wants_dsn(self, tenant: str) -> bool:
+        """Whether senders of this tenant ("" for nobody's) are told of bounced and expired mail."""
+        found = self.by_name.get(tenant)
+        return found is None or found.wants_dsn
+
     def of_sender(self, sender: str) -> TenantSettings | None:
         """Whose mail a sender's is: an exact address before a domain before other patterns."""
         if not self.by_name:
@@ -107,7 +115,10 @@ class Acceptor:
         tenants: Tenants,
         content_bytes_max: int,
         size_max_bytes: int,
+        may_send: Callable[[str], bool] = lambda domain: True,
     ) -> None:
+        """`may_send`: whether mail of this From domain may leave, signed or not."""
+        self.may_send = may_send
         self._clock = clock
         self._ids = ids
         self._submitter = submitter
@@ -170,6 +181,11 @@ class Acceptor:
             if owner is not None:
                 tenant = owner.name
                 pool = pool or owner.pool
+        if not self.may_send(prepared.from_domain):
+            domain = prepared.from_domain or "an empty From"
+            text = f"This server has no DKIM key for {domain} and sends no unsigned mail"
+            self._refuse(replies.reply(550, UNSIGNED, text), sender, client, listener, answer)
+            return
         now_s = self._clock.wall_s()
         message_id = self._ids.make(now_s)
         recipients = _each_once(transaction.recipients)

@@ -99,6 +99,9 @@ directory = "policies"
 [log]
 events = "events.jsonl"
 
+[admin]
+address = "unix:admin.sock"
+
 [[listener]]
 address = "127.0.0.1:{self.smtp_port}"
 

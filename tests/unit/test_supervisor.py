@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mta import supervisor
+from mta import premises, supervisor
 from mta.config import Config, load
-from mta.supervisor import LogError
+from mta.premises import LogError
 
 
 def _config(path: Path, text: str) -> Config:
@@ -48,6 +48,6 @@ def test_an_event_log_that_cannot_be_written_is_told_at_the_start(tmp_path: Path
     config = _config(tmp_path / "mta.toml", '[log]\nevents = "taken/events.jsonl"\n')
 
     with pytest.raises(LogError) as refused:
-        supervisor.try_log(config)
+        premises.try_log(config)
 
     assert str(refused.value).startswith(f"{tmp_path / 'mta.toml'}:2: cannot write the event log")

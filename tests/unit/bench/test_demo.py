@@ -1,110 +1,97 @@
-"""The demo's own judgement: it says where door, event log and providers do not agree."""
+"""The demo around its run: what it shows, where it writes, and how it ends."""
 
 import fcntl
+import io
 import re
-from collections import Counter
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bench.demo import DOMAINS, POLICIES, PROFILES, DemoError, bar, fresh, table, verify, where_next, zone
+from bench.demo import Demo, DemoError, fresh, main, table, to_try, where_next
+from bench.demo_cast import PROVIDERS, Mailing, provider_of
+from bench.demo_checks import Check, Seen
+from bench.demo_screen import Screen
 from bench.fates import Fates
-from bench.load import Load, Plan
-from bench.rig import ROOT, SinkCounts
-from mta_policies import layers
+from bench.load import Result
+from bench.rig import ROOT, Rig, SinkCounts
 
 
-def counts_of(**more: int) -> SinkCounts:
-    fields = {"connections_max": 3, "connections_over": 0, "mails_over": 0, "messages": 5, "recipients": 5}
-    return SinkCounts(address="127.0.0.2", port=25, duplicates=0, replies={}, **{**fields, **more})
+def seen_by(fates: Fates) -> Seen:
+    counts = {
+        each.name: SinkCounts(
+            address="127.0.0.2", port=25, connections_max=2, connections_over=0, mails_over=0, messages=5,
+            recipients=5, duplicates=0, replies={},
+        )
+        for each in PROVIDERS
+    }  # fmt: skip
+    return Seen(Mailing(10, 25), Result(), fates, counts, [], [])
 
 
 @pytest.fixture
-async def told() -> tuple[Load, Fates]:
-    """Fifteen messages accepted, five delivered by each provider."""
-    load = Load(Plan(messages=15))
-    load.result.accepted = [str(number) for number in range(15)]
-    fates = Fates(Path("none"), {"swift.test": "swift", "strict.test": "strict", "moody.test": "moody"})
+def fates() -> Fates:
+    """Five messages accepted and four delivered by each provider."""
+    fates = Fates(Path("none"), provider_of())
     for tally in fates.tallies.values():
         tally.accepted = 5
-        tally.counts = Counter(delivered=5)
-        tally.latencies_s = [0.1] * 5
-    return load, fates
+        tally.counts.update(delivered=4, bounced=1)
+        tally.latencies_s = [0.1] * 4
+    return fates
 
 
-async def test_all_is_well_where_the_numbers_agree(told: tuple[Load, Fates]):
-    """Nothing is raised."""
-    verify(*told, {name: counts_of() for name in ("swift", "strict", "moody")})
+def test_the_table_has_a_line_for_every_provider(fates: Fates):
+    """What was told, and on a wide terminal the connections beside those that are allowed."""
+    lines = table(fates, seen_by(fates), columns=120).splitlines()
+
+    assert [line.split()[0] for line in lines[2:]] == [each.name for each in PROVIDERS]
+    assert re.search(r"strict +5 +4 +0 +1 +0/s +100 ms +100 ms +2 of 3$", lines[-1])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"messages": 4}, "strict took 4 messages, told were 5"),
-        ({"messages": 6}, "strict took 6 messages, told were 5"),
-        ({"connections_max": 4}, "strict saw 4 connections, allowed were 3"),
-        ({"mails_over": 1}, "strict refused 1 messages for coming too fast"),
-    ],
-)
-async def test_what_a_provider_counted_differently_fails(told: tuple[Load, Fates], wrong: dict[str, int], message: str):
-    """Too few, too many, too fast: each is named."""
-    with pytest.raises(DemoError, match=message):
-        verify(*told, {"swift": counts_of(), "strict": counts_of(**wrong), "moody": counts_of()})
+def test_the_table_fits_a_narrow_terminal(fates: Fates):
+    """Eighty columns have room for all but the connections, also for thousands of messages."""
+    for tally in fates.tallies.values():
+        tally.accepted = 99_999
+        tally.counts.update(delivered=99_995, bounced=99_999)
+        tally.latencies_s = [99.4]
+
+    text = table(fates, seen_by(fates), columns=80)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert "connections" not in text
 
 
-async def test_everything_wrong_is_said_at_once(told: tuple[Load, Fates]):
-    """A message refused at the door and one given up are two lines."""
-    load, fates = told
-    load.result.accepted.pop()
-    fates.tallies["moody"].counts["expired"] = 1
+def test_what_does_not_hold_is_said_and_fails(tmp_path: Path):
+    """Every claim that holds has its tick, everything wrong its line, and the demo has failed."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    demo = Demo(Rig(tmp_path), Screen(out, columns=80), messages=10)
 
-    with pytest.raises(DemoError, match=r"(?s)not all of 15 .*moody: 1 messages were given up"):
-        verify(load, fates, {name: counts_of() for name in ("swift", "strict", "moody")})
+    with pytest.raises(DemoError, match="2 of"):
+        demo.judge([Check("All is well.", []), Check("None came twice.", ["a came twice", "b came twice"])])
 
-
-async def test_the_table_has_a_line_for_every_provider(told: tuple[Load, Fates]):
-    """What was told, and what was counted beside what is allowed."""
-    lines = table(told[1], {name: counts_of() for name in ("swift", "strict", "moody")}).splitlines()
-
-    assert [line.split()[0] for line in lines[2:]] == ["swift", "strict", "moody"]
-    assert re.search(r"strict +5 +5 +0 \(0\) +0 +0/s +100 ms +100 ms +3 of 3$", lines[3])
-
-
-def test_every_domain_has_a_mail_exchanger_that_listens():
-    """The addresses are those that the sink gives its providers, in order."""
-    records = zone()
-
-    for number, profile in enumerate(PROFILES, start=2):
-        for domain in DOMAINS[profile.name]:
-            [exchanger] = records[domain.name]["MX"]  # pyright: ignore[reportGeneralTypeIssues] - a list, made above
-            host = exchanger.removeprefix("10 ").rstrip(".")
-            assert records[host] == {"A": [f"127.0.0.{number}"]}
-
-
-def test_the_policies_are_found_by_mx(tmp_path: Path):
-    """Each provider's file matches the host that its domains lead to, and all of them are valid."""
-    for name, text in POLICIES.items():
-        (tmp_path / f"{name}.toml").write_text(text)
-
-    policies = layers.load(tmp_path, [])
-
-    for provider in DOMAINS:
-        policy = policies.by_mx([f"mx.{provider}-mail.test"])
-        assert policy is not None
-        assert policy.name == provider
-
-
-@pytest.mark.parametrize(("count", "of", "filled"), [(0, 10, 0), (5, 10, 16), (10, 10, 32), (0, 0, 0)])
-def test_a_bar_fills_with_the_count(count: int, of: int, filled: int):
-    """From empty to full, and empty where there is nothing yet."""
-    assert bar(count, of).count("#") == filled
+    out.seek(0)
+    assert re.findall(r"^  (\S+) (.*)$", out.read(), re.MULTILINE) == [
+        ("✓", "All is well."),
+        ("✗", "a came twice"),
+        ("✗", "b came twice"),
+    ]
 
 
 def test_a_folder_of_an_earlier_demo_is_emptied(tmp_path: Path):
     """What the last one left goes away, folders included."""
     (tmp_path / "demo" / "queue").mkdir(parents=True)
     (tmp_path / "demo" / "sink.json").touch()
+
+    with fresh(tmp_path / "demo"):
+        left = list((tmp_path / "demo").iterdir())
+
+    assert left == []
+
+
+def test_a_demo_that_failed_early_does_not_block_the_next(tmp_path: Path):
+    """A folder in which the sink never started is known by the mark that is made first."""
+    with fresh(tmp_path / "demo"):
+        (tmp_path / "demo" / "shop.test.demo.pem").touch()
 
     with fresh(tmp_path / "demo"):
         left = list((tmp_path / "demo").iterdir())
@@ -132,11 +119,65 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path):
             pass
 
 
+def test_a_demo_that_cannot_begin_fails_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Exit status 1, and the reason on standard error."""
+    (tmp_path / "dear.txt").touch()
+
+    status = main(["--folder", str(tmp_path)])
+
+    assert status == 1
+    assert "no demo made" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", [lambda tmp: ROOT / "var" / "demo", lambda tmp: tmp])
 def test_the_last_word_names_the_folder(place: Callable[[Path], Path], tmp_path: Path):
     """Relative to the checkout where it is in it."""
     folder = place(tmp_path)
 
-    text = where_next(folder)
+    hints = where_next(folder) + to_try(folder)
 
-    assert ("var/demo/events.jsonl" if folder != tmp_path else f"{tmp_path}/events.jsonl") in text
+    shown = "var/demo" if folder != tmp_path else str(tmp_path)
+    assert f"{shown}/events.jsonl" in [what for what, _ in hints]
+    assert any(f"--config {shown}/mta.toml" in what for what, _ in hints)
+
+
+def test_samples_that_there_are_are_named(tmp_path: Path):
+    """A run with few messages may have had none that could not be delivered."""
+    (tmp_path / "message.eml").touch()
+
+    named = [Path(what).name for what, _ in where_next(tmp_path)]
+
+    assert "message.eml" in named
+    assert "notification.eml" not in named
+
+
+def test_less_than_one_message_is_no_demo(capsys: pytest.CaptureFixture[str]):
+    """Wrong usage, said as such."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--messages", "0"])
+
+    assert ended.value.code == 2
+    assert "at least one" in capsys.readouterr().err
+
+
+def test_what_is_to_be_read_is_there():
+    """Every document that the last word names exists."""
+    named = [what for what, _ in where_next(ROOT / "var" / "demo") if what.endswith(".md")]
+
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_what_is_to_be_typed_is_understood(capsys: pytest.CaptureFixture[str]):
+    """The mta commands that are suggested exist, with these options: --help after them is no mistake."""
+    from mta.cli import main as mta
+
+    hints = where_next(Path("/nowhere")) + to_try(Path("/nowhere"))
+    commands = [shlex.split(what)[1:] for what, _ in hints if what.startswith(".venv/bin/mta ")]
+    for words in commands:
+        with pytest.raises(SystemExit) as ended:
+            mta([*words, "--help"])
+
+        assert ended.value.code == 0, words
+    assert len(commands) == 4
+    assert "usage: mta queue" in capsys.readouterr().out

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
+import mta.config
+from bench.keys import make_key
 from bench.load import Domain, Plan, run
-from bench.rig import Rig, RigError, cpu_s, is_listening
+from bench.processes import cpu_s
+from bench.rig import Rig, RigError, is_listening
 from bench.temper import Profile
 from mta.testing.ports import free_port
 
@@ -51,6 +54,61 @@ def test_a_sink_process_takes_mail_and_counts(tmp_path: Path):
     assert (at_the_end["x"].messages, at_the_end["x"].connections_max) == (20, 2)
     assert status == 0
     assert not is_listening("127.0.0.2", port)
+
+
+def test_what_arrived_can_be_had_from_a_running_sink(tmp_path: Path):
+    """Ids with their times, on the clock of this process too; and the contents of the sample."""
+    with Rig(tmp_path) as rig:
+        port = rig.start_sink([Profile(name="x", sample_every=10)])
+        plan = Plan(host="127.0.0.2", port=port, messages=20, sessions=2, domains=[Domain("x.test")], run_id="r")
+        result = uvloop.run(run(plan))
+
+        arrivals, samples = rig.arrivals(), rig.samples()
+
+    assert sorted(arrivals.ids) == sorted(f"r-{number}" for number in range(20))
+    assert result.began_s <= min(arrivals.times_s) <= max(arrivals.times_s) <= result.ended_s
+    assert len(samples) == 2
+    assert all(b"X-Bench-Id: r-" in content for content in samples)
+
+
+def test_a_providers_temper_can_be_changed_while_it_runs(tmp_path: Path):
+    """And one that does not exist is an error in words."""
+    with Rig(tmp_path) as rig:
+        port = rig.start_sink([Profile(name="x")])
+        rig.set_sink("x", down=True)
+        while_down = is_listening("127.0.0.2", port)
+        rig.set_sink("x", down=False)
+
+        assert (while_down, is_listening("127.0.0.2", port)) == (False, True)
+        with pytest.raises(RigError, match="the sink refuses"):
+            rig.set_sink("y", down=True)
+
+
+def test_a_process_gets_variables_of_its_own(tmp_path: Path):
+    """Beside those of this process."""
+    show = [sys.executable, "-c", "import os; print('here', os.environ['OWN'], 'PATH' in os.environ)"]
+    with Rig(tmp_path) as rig:
+        rig.start("own", show, env={"OWN": "value"})
+
+        with pytest.raises(RigError):  # it ends by itself
+            rig.wait("own", lambda: False)
+
+    assert rig.log_of("own").read_text() == "here value True\n"
+
+
+def test_a_server_that_shall_sign_has_the_key_in_its_configuration(tmp_path: Path):
+    """With what else was asked for; `mta check` takes it."""
+    key = make_key(tmp_path, "load.test", "s1", bits=1_024)
+    source = '[[source]]\nname = "out-1"\nipv4 = "127.0.0.1"\n'
+    with Rig(tmp_path) as rig:
+        rig.sink_port, rig.dns_port = 2_526, 5_353
+        rig.start_server({}, workers=1, key=key, delivery='idle_timeout = "7s"', more=source)
+
+    config = mta.config.load(tmp_path / "mta.toml")
+    assert [(each.domain, each.selector, each.key) for each in config.dkim] == [("load.test", "s1", key.path)]
+    assert config.admin.address == f"unix:{tmp_path}/admin.sock"
+    assert config.delivery.idle_timeout_s == 7.0
+    assert [each.name for each in config.sources] == ["out-1"]
 
 
 def test_a_process_that_ended_is_noticed_with_its_last_words(tmp_path: Path):

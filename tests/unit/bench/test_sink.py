@@ -5,13 +5,15 @@ import smtplib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from email.message import EmailMessage
+from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import msgspec
 import pytest
 import trustme
 
-from bench.sink import Profile, Provider, Sink, apply
+from bench.sink import Arrivals, Profile, Provider, Sink, apply
 from bench.temper import most_in_window
 
 T = TypeVar("T")
@@ -363,3 +365,66 @@ async def test_a_control_line_that_makes_no_sense_is_answered_with_an_error(sink
 
     assert b'"error"' in answer
     assert sink.profiles["swift"].profile.down is False
+
+
+async def test_signed_messages_are_counted(sink: Sink):
+    """Those with a DKIM-Signature in the header, at its top or below; not in the body."""
+    swift = sink.profiles["swift"]
+    signature = b"DKIM-Signature: v=1; b=x\r\n"
+
+    await hand_in(swift, "a@x.test", content=signature + MESSAGE)
+    await hand_in(swift, "a@x.test", content=b"Received: by x\r\n" + signature + MESSAGE)
+    await hand_in(swift, "a@x.test", content=MESSAGE + signature)
+    await hand_in(swift, "a@x.test", content=MESSAGE)
+
+    assert (swift.messages, swift.signed) == (4, 2)
+
+
+async def test_a_sample_of_the_contents_is_kept():
+    """Every third one, the first among them, without the dots that the way put in."""
+    async with Sink([Profile(name="x", sample_every=3)]) as sink:
+        provider = sink.profiles["x"]
+        for number in range(7):
+            await hand_in(provider, "a@x.test", content=b"Subject: %d\r\n\r\n..dot\r\n" % number)
+
+    assert provider.samples == [b"Subject: %d\r\n\r\n.dot\r\n" % number for number in (0, 3, 6)]
+    assert all(delivery.content == b"" for delivery in provider.deliveries)
+
+
+async def test_arrivals_and_samples_are_written_where_the_control_line_says(tmp_path: Path):
+    """Ids and their times, of all providers together."""
+    profiles = [Profile(name="x", sample_every=1), Profile(name="y")]
+    async with Sink(profiles) as sink:
+        await hand_in(sink.profiles["x"], "a@x.test")
+        await hand_in(sink.profiles["y"], "a@y.test")
+        change = {"arrivals": str(tmp_path / "a"), "samples": str(tmp_path / "s")}
+
+        answer = await apply(sink, msgspec.json.encode(change))
+
+        arrivals = msgspec.msgpack.decode((tmp_path / "a").read_bytes(), type=Arrivals)
+        assert arrivals.ids == ["m1@x.test", "m1@x.test"]
+        assert arrivals.times_s == [sink.profiles[name].deliveries[0].at_s for name in ("x", "y")]
+        assert msgspec.msgpack.decode((tmp_path / "s").read_bytes()) == [MESSAGE]
+        assert b'"messages":1' in answer
+
+
+async def test_a_file_that_cannot_be_written_is_told(sink: Sink, tmp_path: Path):
+    """The sink goes on."""
+    answer = await apply(sink, msgspec.json.encode({"arrivals": str(tmp_path / "none" / "a")}))
+
+    assert answer.startswith(b'{"error":')
+
+
+async def test_a_far_host_greets_late_and_answers_late():
+    """The greeting comes two round trips after the connection, a reply one after its command."""
+    async with Sink([Profile(name="far", latency_s=0.05, greeting_latency_s=0.05)]) as sink:
+        began_s = monotonic()
+        talk = await Talk.to(sink.profiles["far"])
+        await talk.line()
+        greeted_s = monotonic()
+        await talk.say(b"NOOP\r\n")
+        answered_s = monotonic()
+        await talk.close()
+
+    assert greeted_s - began_s >= 0.098
+    assert answered_s - greeted_s >= 0.048

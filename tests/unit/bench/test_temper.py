@@ -183,3 +183,24 @@ def test_ids_that_come_twice_are_seen():
 def test_a_burst_is_what_comes_beyond_the_rate_in_any_window(times_s: list[float], burst: float):
     """At ten a second: an even stream needs a burst of one, what comes together needs that many."""
     assert most_beyond_rate(times_s, 10.0) == pytest.approx(burst)
+
+
+def test_a_provider_says_no_in_its_own_words():
+    """Unknown, deferred and greylisted ones hear what the profile says; a 421 ends the connection."""
+    words = Profile(
+        name="x",
+        unknown_reply="550 Unknown user",
+        deferred_reply="421 4.7.0 Later",
+        greylisted_reply="450 4.2.0 Grey",
+        deferred_percent=100.0,
+    )
+    verdicts = Verdicts(words)
+
+    deferred = verdicts.verdict("c", "s@x.test", "r@x.test", 0.0)
+    unknown = verdicts.verdict("c", "s@x.test", "unknown@x.test", 0.0)
+    words.deferred_percent, words.greylist_s = 0.0, 5.0
+    greylisted = verdicts.verdict("c", "s@x.test", "r@x.test", 0.0)
+
+    assert (deferred.reply, deferred.close) == (b"421 4.7.0 Later\r\n", True)
+    assert (unknown.reply, unknown.close) == (b"550 Unknown user\r\n", False)
+    assert greylisted.reply == b"450 4.2.0 Grey\r\n"

@@ -45,15 +45,15 @@ def test_every_problem_is_told_with_its_line(file: Path, capsys: Printed) -> Non
     ]
 
 
-def test_what_has_no_effect_yet_is_a_warning(file: Path, capsys: Printed) -> None:
+def test_what_is_hardly_meant_is_a_warning(file: Path, capsys: Printed) -> None:
     """Told with its line; exit status 0."""
-    file.write_text('[admin]\naddress = "127.0.0.1:8026"\n')
+    file.write_text('[signing]\nunsigned = "refuse"\n')
 
     status = main(["check"])
 
     assert status == 0
     assert capsys.readouterr().out.splitlines() == [
-        "mta.toml:2: warning: [admin] has no effect yet: nothing listens at this address",
+        'mta.toml:2: warning: unsigned = "refuse" without any key: all mail is refused',
         "mta.toml: in order: 1 listener, 10 policies, 1 warning",
     ]
 
@@ -89,7 +89,7 @@ def test_the_answer_may_be_json(file: Path, capsys: Printed) -> None:
         {"file": "mta.toml", "line": 1, "message": 'workers: expected a whole number, got "x"'}
     ]
     assert [(one["line"], one["message"]) for one in answer["warnings"]] == [
-        (3, "[signing] has no effect yet: mail leaves unsigned")
+        (3, 'unsigned = "refuse" without any key: all mail is refused')
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from mta.cli import queue_admin
 from mta.model.envelope import Envelope, Recipient, encode
 from mta.model.outcome import Reply
-from mta.reporting.events import Fate, Way, encode_note
+from mta.reporting.events import Fate, Way, encode_note, encode_notes
 from mta_queue import record, segment
 from mta_queue.disk import OsDisk
 from mta_queue.record import FileHeader
@@ -244,3 +244,47 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
             run(*arguments)
         assert raised.value.code == 2
     capsys.readouterr()
+
+
+def test_dump_shows_fates_that_ended_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One record of several recipients that did not end alike: each with its own reply, and the notification's id."""
+    asyncio.run(fill_together(tmp_path / "0"))
+
+    run("dump", tmp_path)
+    text = capsys.readouterr().out
+    run("dump", tmp_path, "--json")
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    (found,) = (record for record in records if "fates" in record)
+    assert found["parts"] == [0, 1]
+    assert [(each["part"], each["fate"], each["dsn"]) for each in found["fates"]] == [
+        (0, "bounced", "d1"),
+        (1, "expired", "d1"),
+    ]
+    assert found["fates"][0]["reply"] == "550 5.1.1 unknown"
+    assert "fates=0:bounced:550 5.1.1 unknown,1:expired:" in text
+
+
+async def fill_together(directory: Path) -> None:
+    """A log with an item whose two recipients were ended by one record."""
+    store = Store(directory, disk=OsDisk())
+    store.open()
+    store.start(asyncio.get_running_loop())
+    durable: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    store.append("id-1", envelope("a@x.example", "b@x.example"), 2, b"one", durable.set_result, durable.set_exception)
+    fates = [
+        ([0], Fate("bounced", 2.0, Reply(550, "5.1.1", "unknown"), "rcpt", 1, dsn="d1")),
+        ([1], Fate("expired", 2.0, Reply(451, "4.4.7", "too late"), "local", 1, dsn="d1")),
+    ]
+    store.finish(await durable, (0, 1), encode_notes(fates))
+    await store.close()
+
+
+def test_every_action_is_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that ask a server and those that read files."""
+    with pytest.raises(SystemExit):
+        run("--help")
+
+    offered = capsys.readouterr().out
+    for action in ("summary", "list", "show", "retry", "hold", "release", "cancel", "verify", "dump"):
+        assert f"    {action} " in offered

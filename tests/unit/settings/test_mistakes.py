@@ -6,7 +6,7 @@ import pytest
 
 from mta import config
 from mta.config import Config, ConfigError
-from mta.testing.config_files import Load, Problems
+from mta.testing.config_files import Load, Problems, private_key
 from mta_policies.units import Rate
 
 ROOT = Path(__file__).parents[3]
@@ -237,14 +237,11 @@ def test_the_default_folder_need_not_be_there(load: Load) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
-        ("[[tenant]]\nname = 't'\ndsn = 'never'", 3, "dsn has no effect yet"),
-        ("[signing]\nunsigned = 'refuse'", 2, "[signing] has no effect yet"),
-        ("[admin]\naddress = '127.0.0.1:9000'", 2, "[admin] has no effect yet"),
-        ("[admin]\naddress = 'unix:var/admin.sock'", 2, "[admin] has no effect yet"),
+        ("[signing]\nunsigned = 'refuse'", 2, "all mail is refused"),
         ("[[route]]\ndomains = ['*']\nhosts = ['h']\n[[route]]\ndomains = ['x']\nhosts = ['h']", 4, "never used"),
     ],
 )
-def test_what_has_no_effect_is_warned_of(load: Load, text: str, line: int, part: str) -> None:
+def test_what_is_hardly_meant_is_warned_of(load: Load, text: str, line: int, part: str) -> None:
     """It is no mistake, but the admin is told at its line."""
     found = _warnings(load(text))
 
@@ -252,11 +249,22 @@ def test_what_has_no_effect_is_warned_of(load: Load, text: str, line: int, part:
     assert part in found[0][1]
 
 
-def test_a_dkim_key_is_warned_of(load: Load) -> None:
-    """Mail leaves unsigned, and whoever configured a key must know."""
-    loaded = load('[[dkim]]\ndomain = "x.example"\nselector = "s"\nkey = "k.pem"\n', **{"k.pem": "key"})
+def test_a_key_file_without_a_key_is_refused(problems: Problems) -> None:
+    """The admin hears of it when the configuration is checked, not when the first message is to be signed."""
+    found = problems('[[dkim]]\ndomain = "x.example"\nselector = "s"\nkey = "k.pem"\n', **{"k.pem": "key"})
 
-    assert _warnings(loaded) == [(1, "[[dkim]] has no effect yet: mail leaves unsigned")]
+    assert len(found) == 1
+    assert found[0].startswith("mta.toml:4: key: ")
+    assert "k.pem" in found[0]
+
+
+def test_a_selector_is_given_once(problems: Problems) -> None:
+    """Two keys under one name in the DNS cannot both be right."""
+    one = '[[dkim]]\ndomain = "x.example"\nselector = "s"\nkey = "k.pem"\n'
+
+    found = problems(one + one, **{"k.pem": private_key()})
+
+    assert found == ["mta.toml:7: dkim s._domainkey.x.example is already given at mta.toml:3"]
 
 
 def test_warnings_of_policies_are_among_them(load: Load) -> None:

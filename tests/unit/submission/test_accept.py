@@ -357,3 +357,36 @@ def test_nothing_is_accepted_while_the_door_is_closed():
     assert desk.acceptor.refusal(0) == replies.NO_SPACE
     assert desk.answers == [replies.NO_SPACE]
     assert desk.taken == []
+
+
+# --- mail that would leave unsigned
+
+
+def test_mail_whose_from_domain_has_no_key_is_refused_where_the_admin_says_so():
+    """550 5.7.20 with the domain in it, one `rejected` event, nothing handed over; a domain with a key is taken."""
+    desk = Desk()
+    desk.acceptor.may_send = lambda domain: domain == "signed.test"
+    desk.accept(b"From: x@plain.test\r\n\r\nb\r\n")
+    desk.accept(b"From: x@signed.test\r\n\r\nb\r\n")
+
+    assert desk.answers == [
+        b"550 5.7.20 This server has no DKIM key for plain.test and sends no unsigned mail\r\n",
+    ]
+    assert [envelope.from_domain for envelope, _ in desk.taken] == ["signed.test"]
+    assert b'"enhanced":"5.7.20"' in desk.lines[0]
+
+
+def test_mail_without_a_from_domain_is_refused_in_words():
+    """A From that cannot be read belongs to no domain with a key."""
+    desk = Desk()
+    desk.acceptor.may_send = bool
+    desk.accept(b"Subject: nobody\r\n\r\nb\r\n")
+
+    assert desk.answers[0].startswith(b"550 5.7.20 This server has no DKIM key for an empty From")
+
+
+def test_a_tenant_says_whether_its_senders_are_told():
+    """Mail of nobody's is told of; so is that of a tenant that is gone since."""
+    tenants = Tenants([TenantSettings("loud"), TenantSettings("quiet", wants_dsn=False)], [])
+
+    assert [tenants.wants_dsn(tenant) for tenant in ("loud", "quiet", "", "gone")] == [True, False, True, True]

@@ -1,0 +1,199 @@
+"""Asking: how a command reaches the admin face of a running server, and what it says when it cannot.
+
+The address and the token come from the configuration; `--admin` and `--token-file` ask another server. Standard
+library only: a command should start quickly.
+"""
+
+import argparse
+import getpass
+import http.client
+import json
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
+from mta.admin.pages import BY_CHARS_MAX, ErrorPage
+from mta.cli import EXIT_UNAVAILABLE, EXIT_WRONG
+from mta.config import DEFAULT_FILE, load
+
+CONNECT_S = 5.0
+ANSWER_S = 150.0
+"""A worker may take two minutes over a queue of millions."""
+ANSWER_BYTES_MAX = 256 * 1024 * 1024  # a summary of a hundred thousand sites has some 40 MB
+
+T = TypeVar("T")
+
+
+class NoServerError(Exception):
+    """Nobody answers there."""
+
+
+class RefusedError(Exception):
+    """The server answered with an error; the text is its own."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=CONNECT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket instead of a TCP connection."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_S)
+        try:
+            with short_path(self._path) as where:
+                self.sock.connect(where)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class Asking:
+    """One server. Each question is a connection of its own."""
+
+    def __init__(self, address: Address, token: str = "") -> None:
+        self.address = address
+        self._token = token
+
+    def get(self, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
+        """Read a page; raises NoServerError, RefusedError."""
+        return self._ask("GET", path, kind, query)
+
+    def post(self, path: str, kind: type[T], body: object) -> T:
+        """Change something; raises as `get`."""
+        return self._ask("POST", path, kind, None, msgspec.json.encode(body))
+
+    def delete(self, path: str, kind: type[T], query: Mapping[str, object] | None = None) -> T:
+        """End something; raises as `get`."""
+        return self._ask("DELETE", path, kind, query, b"")
+
+    def _ask(
+        self, method: str, path: str, kind: type[T], query: Mapping[str, object] | None, body: bytes | None = None
+    ) -> T:
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}".encode()
+        status, answer = self._exchange(method, path + ("?" + urlencode(query) if query else ""), body, headers)
+        try:
+            if status >= 400:
+                raise RefusedError(status, msgspec.json.decode(answer, type=ErrorPage).error)
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.DecodeError as error:
+            what = f"HTTP status {status}" if status >= 400 else str(error)
+            raise RefusedError(status, f"its answer is not understood ({what}); is it mta's admin address?") from None
+
+    def _exchange(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str | bytes]
+    ) -> tuple[int, bytes]:
+        connection = self._connection()
+        try:
+            try:
+                connection.connect()
+            except OSError as error:
+                raise NoServerError(f"no server answers at {self.address}: {_why(error)}") from error
+            connection.sock.settimeout(ANSWER_S)
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            if (response.length or 0) > ANSWER_BYTES_MAX:
+                raise http.client.HTTPException(f"an answer of {response.length:,} bytes")
+            return response.status, response.read()
+        except TimeoutError as error:
+            raise NoServerError(f"the server at {self.address} did not answer within {ANSWER_S:.0f} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NoServerError(f"the server at {self.address} broke off: {_why(error)}") from error
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if isinstance(self.address, UnixAddress):
+            return _UnixConnection(self.address.path)
+        at: TcpAddress = self.address.reachable
+        return http.client.HTTPConnection(at.host, at.port, timeout=CONNECT_S)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def options() -> argparse.ArgumentParser:
+    """What every command that asks a running server takes: a parent parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("the server to ask")
+    group.add_argument("--config", metavar="FILE", default=DEFAULT_FILE, help="its configuration; default: %(default)s")
+    group.add_argument(
+        "--admin", metavar="ADDRESS", help='its [admin] address instead, "127.0.0.1:8025" or "unix:PATH"'
+    )
+    group.add_argument("--token-file", metavar="FILE", type=Path, help="file with its token, beside --admin")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def asking(args: argparse.Namespace) -> Asking:
+    """The server that the arguments name; raises ConfigError as `mta.config.load`, ValueError, OSError."""
+    if args.admin is None:
+        admin = load(args.config).admin
+        address, token = admin.address, str(admin.token)
+    else:
+        address, token = args.admin, ""
+    if args.token_file is not None:
+        token = args.token_file.read_text(encoding="utf-8").strip()
+    return Asking(read_address(address), token)
+
+
+def failed(command: str, error: Exception) -> int:
+    """Say why the server could not be asked; -> the exit status."""
+    if isinstance(error, OSError) and error.filename:
+        error = OSError(f"{error.filename}: {error.strerror}")
+    print(f"{command}: {error}", file=sys.stderr)
+    return EXIT_UNAVAILABLE if isinstance(error, NoServerError) else EXIT_WRONG
+
+
+FAILURES = (NoServerError, RefusedError, ValueError, OSError)
+"""What asking may raise, for `failed`."""
+
+
+def warn(command: str, problems: Sequence[str]) -> bool:
+    """Say what is missing from an answer; -> whether something is."""
+    for problem in problems:
+        print(f"{command}: {problem}: what it has is missing here", file=sys.stderr)
+    return bool(problems)
+
+
+def print_json(page: object) -> None:
+    """A page as the server gave it."""
+    print(json.dumps(msgspec.to_builtins(page), ensure_ascii=False, indent=2))
+
+
+def who() -> str:
+    """Who types, for the event log."""
+    try:
+        return getpass.getuser()[:BY_CHARS_MAX]
+    except (KeyError, OSError):
+        return "admin"
+
+
+def quoted(part: str) -> str:
+    """One part of a path."""
+    return quote(part, safe="")
+
+
+def query_of(selection: Any) -> dict[str, object]:
+    """A selection as the query of a page."""
+    return {key: "true" if value is True else value for key, value in msgspec.to_builtins(selection).items()}

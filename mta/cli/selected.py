@@ -1,0 +1,58 @@
+"""Selected: SELECT, the criteria by which commands say which mail they mean."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from mta.model.selection import Selection
+from mta_policies.units import duration_s
+
+_TEXTS = {
+    "id": ("ID", "this message"),
+    "domain": ("DOMAIN", "recipients of this domain"),
+    "site": ("SITE", "mail for this site, the name of a set of MX hosts"),
+    "policy": ("NAME", "mail under this policy"),
+    "source": ("NAME", "mail that leaves from this source"),
+    "tenant": ("NAME", "mail of this tenant"),
+    "campaign": ("NAME", "mail of this campaign"),
+    "sender": ("ADDRESS", "mail from this envelope sender"),
+    "recipient": ("ADDRESS", "this recipient"),
+}
+
+
+def add_select(parser: argparse.ArgumentParser, *, all_is_asked: bool) -> None:
+    """Add SELECT. `all_is_asked`: everything is meant only where `--all` says so."""
+    group = parser.add_argument_group(
+        "SELECT", 'which mail; several criteria must all hold, "*" stands for anything: --sender "*@shop.example"'
+    )
+    for name, (metavar, text) in _TEXTS.items():
+        group.add_argument(f"--{name}", metavar=metavar, default="", help=text)
+    group.add_argument(
+        "--older-than", metavar="TIME", type=_duration, default=0.0, help="accepted at least so long ago: 30m, 2h, 1d"
+    )
+    text = "everything; without SELECT nothing is done" if all_is_asked else "everything, as without SELECT"
+    group.add_argument("--all", action="store_true", help=text)
+    parser.set_defaults(wrong_usage=parser.error)
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """What the arguments select; empty where they say nothing."""
+    texts = {name: getattr(args, name) for name in _TEXTS}
+    named = Selection(**texts, older_than_s=args.older_than)
+    return Selection(all=True) if named.is_empty and args.all else named
+
+
+def must_select(args: argparse.Namespace, verb: str) -> Selection:
+    """As `selection_of`; leaves as wrong usage where nothing is selected: everything is never meant by silence."""
+    selection = selection_of(args)
+    if selection.is_empty:
+        wrong: Callable[[str], NoReturn] = args.wrong_usage
+        wrong(f"say which mail to {verb}: --domain, --sender, --id ..., or --all for everything")
+    return selection
+
+
+def _duration(text: str) -> float:
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
