@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## Server, three providers of different temper, a few thousand messages, then a table (about half a minute)
+demo: $(STAMP) ## Server, five providers of different temper, 20,000 signed messages, then a table (half a minute)
 	@$(BIN)/python -m bench.demo $(ARGS)
 
 # Status 5, "no tests collected", is a failure as any other, but where ARGS chose and one of the two had none of them.
@@ -72,8 +72,8 @@ run: $(STAMP) ## Start the server in the foreground with mta.toml (or CONFIG=FIL
 	@$(BIN)/mta serve --config $(CONFIG)
 
 .PHONY: bench
-bench: $(STAMP) ## Relay speed on this machine: messages a second and CPU a message (ARGS="--help" for more)
-	@$(BIN)/python -m bench.relay $(ARGS)
+bench: $(STAMP) ## Relay speed on this machine: messages a second, CPU a message, latency (ARGS="--help" for more; bench/README.md)
+	@$(BIN)/python -m bench run relay --rounds 3 $(ARGS)
 
 .PHONY: clean
 clean: ## Remove .venv, caches and the demo's files; the queue and the logs in var/ stay

@@ -1,8 +1,10 @@
-"""`make demo`: a server with two workers, three mailbox providers of different temper, a few thousand messages.
+"""`make demo`: a shop writes 20,000 signed messages to five mailbox providers of different temper.
 
-Everything runs here, on loopback: the providers are a sink, their MX records are in a toy DNS. The demo waits
-until every message has its fate, shows what the server told and what the providers counted, and fails loudly
-where the two do not agree. Its files stay in var/demo for a look afterwards.
+Everything runs here, on loopback: a server with two workers, the providers and the shop's own mail host (a sink), their
+MX records and the shop's public key (a toy DNS). The demo waits until every message has its fate and the shop has been
+told of those that could not be delivered, shows what became of them, and fails loudly where the server, the providers
+and the sender do not tell the same story. Its files stay in var/demo for a look afterwards; with `--stay` the server
+goes on, so that the commands for a running one can be tried.
 """
 
 import argparse
@@ -16,214 +18,231 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import uvloop
 
+from bench.demo_cast import PROVIDERS, SHOP, SHOP_DOMAIN, SLEEPS_S, Mailing, policies, profiles, provider_of, zone
+from bench.demo_checks import Check, Seen, checks, is_notification, txt_from
+from bench.demo_screen import Bar, Screen
 from bench.fates import Fates
-from bench.load import Domain, Load, Plan
-from bench.rig import ROOT, Rig, RigError, SinkCounts
+from bench.keys import make_key
+from bench.load import Load, Result
+from bench.rig import ROOT, Rig, RigError
 from bench.table import count_text, duration_text, render
-from bench.temper import Profile
 
-TIMEOUT_S = 50.0  # from the first message to the last fate
+MESSAGES = 20_000
+WORKERS = 2
+GRACE_S = 60.0  # for a slow machine, beyond what the providers' own limits take
 POLL_S = 0.1
-BAR_CELLS = 32
-PLAIN_EVERY_S = 2.0  # progress lines where there is no terminal
-
-PROFILES = [
-    Profile(name="swift", times=False),
-    Profile(
-        name="strict", connections_max=3, rate_per_s=110.0, burst=120, messages_per_connection=50, latency_s=0.005,
-        times=False,
-    ),
-    Profile(
-        name="moody", latency_s=0.025, greylist_s=1.5, greylist_percent=15.0, deferred_percent=8.0, times=False,
-    ),
-]  # fmt: skip
-"""Strict takes a little more than its policy below sends: the two do not measure at the same place."""
-
-CHARACTERS = {
-    "swift": "takes all it is given",
-    "strict": "3 connections, 100 messages a second behind a first burst, 50 a connection",
-    "moody": "far away, greylists 15 %, defers 8 %, 3 % of the users are unknown",
-}
-DOMAINS = {
-    "swift": [Domain("swift.test", 6.0)],
-    "strict": [Domain("strict.test", 1.0), Domain("hosted.test", 1.0)],
-    "moody": [Domain("moody.test", 2.0, {"unknown": 0.03})],
-}
-POLICIES = {
-    "default": '[retry]\nschedule = ["2s", "3s", "5s"]\njitter = "20%"\navoid = []\n',
-    "swift": 'match = { mx = ["*.swift-mail.test"] }\n\n[limits]\nconnections = 20\nconnection_rate = "none"\n'
-    'messages_per_connection = 0\nrate = "none"\n',
-    "strict": 'match = { mx = ["*.strict-mail.test"] }\n\n[limits]\nconnections = 3\nconnection_rate = "none"\n'
-    'messages_per_connection = 50\nrate = "100/s"\n',
-    "moody": 'match = { mx = ["*.moody-mail.test"] }\n\n[limits]\nconnections = 12\nconnection_rate = "none"\n'
-    'messages_per_connection = 100\nrate = "none"\n',
-}
-CONNECTIONS_ALLOWED = {"swift": 20, "strict": 3, "moody": 12}
+CONNECTIONS_FROM_COLUMNS = 100  # narrower terminals see a table without them
+SELECTOR = "demo"
+STAY_MESSAGES = 200  # wait in the queue, so that there is something to look at
+MARKS = (f"{SHOP_DOMAIN}.{SELECTOR}.pem", "sink.json")  # what every demo makes first, and what earlier ones made
+SAMPLE_FILES = {False: "message.eml", True: "notification.eml"}
 
 
 class DemoError(Exception):
     """The demo did not show what it should."""
 
 
-def zone() -> dict[str, dict[str, object]]:
-    """MX records as providers have them: one host for all the domains it serves."""
-    records: dict[str, dict[str, object]] = {}
-    for number, (provider, domains) in enumerate(DOMAINS.items(), start=2):
-        host = f"mx.{provider}-mail.test"
-        records[host] = {"A": [f"127.0.0.{number}"]}
-        for domain in domains:
-            records[domain.name] = {"MX": [f"10 {host}."]}
-    return records
+class Demo:
+    """One run of it, in a rig's folder."""
 
-
-class Progress:
-    """Bars that are drawn over each other on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, messages: int) -> None:
+    def __init__(self, rig: Rig, screen: Screen, messages: int) -> None:
+        self._rig = rig
+        self._screen = screen
         self._messages = messages
-        self._is_terminal = sys.stdout.isatty()
-        self._lines = 0
-        self._next_plain_s = 0.0
-        self._began_s = time.monotonic()
+        self._fates = Fates(rig.events, provider_of())
+        self._is_awake = False
+        self._began_s = 0.0
+        self.stays = False
+        """All was shown and was well, and the server goes on."""
 
-    def show(self, load: Load, fates: Fates, last: bool = False) -> None:
-        """How far it is now."""
+    async def show(self, stays: bool) -> None:
+        """All of it. Raises DemoError or RigError where it fails."""
+        self._introduce()
+        began_s = time.monotonic()
+        self._start()
+        mailing = Mailing(self._messages, self._rig.smtp_port)
+        self._screen.say(f"  DNS, mail hosts and server are up after {duration_text(time.monotonic() - began_s)}.\n")
+        cpu_before_s = self._rig.cpu_s("server")
+        result = await self._send(mailing)
         took_s = time.monotonic() - self._began_s
-        accepted = len(load.result.accepted)
-        if not self._is_terminal:
-            if last or took_s >= self._next_plain_s:
-                self._next_plain_s = took_s + PLAIN_EVERY_S
-                print(f"  {took_s:5.1f} s  accepted {accepted:>6,}  ended {fates.ended:>6,}", flush=True)
-            return
-        lines = [f"  accepted {bar(accepted, self._messages)}"]
-        for name, tally in fates.tallies.items():
-            lines.append(f"  {name:8} {bar(tally.ended, tally.accepted)}")
-        up = f"\x1b[{self._lines}F" if self._lines else ""
-        sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
-        sys.stdout.flush()
-        self._lines = len(lines)
+        cpu_us = (self._rig.cpu_s("server") - cpu_before_s) / self._messages * 1e6
+        seen = await asyncio.to_thread(self._look, mailing, result)
+        self._screen.say(f"\n{table(self._fates, seen, self._screen.columns)}\n")
+        self.judge(checks(seen, txt_from(self._rig.dns_port)))
+        self._screen.say()
+        self._screen.paragraph(
+            f"The door took {result.rate_per_s:,.0f} messages a second, each on disk before its 250. After"
+            f" {duration_text(took_s)} all had their fate. The server used {cpu_us:,.0f} us CPU a message, with"
+            " signature and retries."
+        )
+        if stays:
+            await self._stay(mailing)
+        status = await asyncio.to_thread(self._rig.stop, "server")
+        if status:
+            raise DemoError(f"the server ended with status {status} instead of 0")
 
+    def _introduce(self) -> None:
+        self._screen.heading(f"A shop writes {self._messages:,} signed messages to customers at five mailbox providers")
+        for each in PROVIDERS:
+            self._screen.say(f"  {each.name:9} {each.share:>4.0%}   {each.character}")
+        self._screen.say()
 
-def bar(count: int, of: int) -> str:
-    """`[########------]  1,234 of 4,000`"""
-    filled = BAR_CELLS * count // of if of else 0
-    return f"[{'#' * filled}{'-' * (BAR_CELLS - filled)}] {count:>6,} of {of:,}"
+    def _start(self) -> None:
+        key = make_key(self._rig.folder, SHOP_DOMAIN, SELECTOR)
+        self._rig.start_sink(profiles(self._messages))
+        self._rig.start_dns({**zone(), **key.zone})
+        self._rig.start_server(policies(), workers=WORKERS, key=key)
 
+    async def _send(self, mailing: Mailing) -> Result:
+        """Hands the messages in and waits until each has its fate and the shop has been told."""
+        load = Load(mailing.plan)
+        self._began_s = time.monotonic()
+        end_s = self._began_s + mailing.least_s + GRACE_S
+        running = asyncio.ensure_future(load.run())
+        waking = asyncio.ensure_future(self._wake())
+        try:
+            while not (running.done() and self._is_over(load.result, mailing)):
+                await asyncio.sleep(POLL_S)
+                self._fates.read()
+                self._screen.progress(self._began_s, self._bars(load.result, mailing))
+                self._rig.check()
+                if time.monotonic() > end_s:
+                    raise DemoError(self._unfinished(load.result, mailing))
+            await waking
+        finally:
+            for task in (running, waking):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, OSError):
+                    await task
+        self._screen.progress(self._began_s, self._bars(load.result, mailing), last=True)
+        return load.result
 
-async def send(rig: Rig, messages: int) -> tuple[Load, Fates]:
-    """Hands the messages in and waits until every one has its fate."""
-    domains = [domain for each in DOMAINS.values() for domain in each]
-    provider_of = {domain.name: provider for provider, each in DOMAINS.items() for domain in each}
-    load = Load(Plan(port=rig.smtp_port, messages=messages, sessions=20, sizes=[1_500, 4_096, 12_000], domains=domains))
-    fates = Fates(rig.events, provider_of)
-    progress = Progress(messages)
-    running = asyncio.ensure_future(load.run())
-    end_s = time.monotonic() + TIMEOUT_S
-    try:
+    async def _wake(self) -> None:
+        await asyncio.sleep(SLEEPS_S)
+        await asyncio.to_thread(self._rig.set_sink, "sleepy", down=False)
+        self._is_awake = True
+
+    def _is_over(self, result: Result, mailing: Mailing) -> bool:
+        told = self._fates.tallies[SHOP].ended
+        return told >= mailing.notifications and self._fates.ended - told >= len(result.accepted)
+
+    def _unfinished(self, result: Result, mailing: Mailing) -> str:
+        told = self._fates.tallies[SHOP].ended
+        missing = len(result.accepted) - (self._fates.ended - told)
+        waited = duration_text(time.monotonic() - self._began_s)
+        return (
+            f"after {waited} {missing:,} messages have no fate, and {told:,} of {mailing.notifications:,} notifications"
+            " have reached the sender"
+        )
+
+    def _bars(self, result: Result, mailing: Mailing) -> list[Bar]:
+        bars = [Bar("accepted", len(result.accepted), mailing.plan.messages)]
+        for name, messages in mailing.messages.items():
+            tally = self._fates.tallies[name]
+            note = f"{count_text(len(tally.deferred))} deferred" if tally.deferred else ""
+            if name == "sleepy":
+                note = "awake" if self._is_awake else "asleep"
+            bars.append(Bar(name, tally.ended, messages, note))
+        return bars
+
+    def _look(self, mailing: Mailing, result: Result) -> Seen:
+        """What the mail hosts have counted; a sample of what arrived goes into the folder."""
+        samples = self._rig.samples()
+        for is_report, name in SAMPLE_FILES.items():
+            found = next((each for each in samples if is_notification(each) == is_report), None)
+            if found is not None:
+                (self._rig.folder / name).write_bytes(found)
+        return Seen(mailing, result, self._fates, self._rig.sink_counts(), self._rig.arrivals().ids, samples)
+
+    def judge(self, held: list[Check]) -> None:
+        """Says what holds. Raises DemoError with everything that does not."""
+        for each in held:
+            if not each.wrong:
+                self._screen.ticked(each.claim)
+        wrong = [text for each in held for text in each.wrong]
+        for each in wrong:
+            self._screen.ticked(each, is_well=False)
+        if wrong:
+            raise DemoError(f"{len(wrong)} of the server's, the providers' and the sender's figures do not agree")
+
+    async def _stay(self, mailing: Mailing) -> None:
+        """The server goes on until SIGINT or SIGTERM, with some mail in its queue."""
+        await asyncio.to_thread(self._rig.set_sink, "sleepy", down=True)
+        domains = [each for each in mailing.plan.domains if each.name == "sleepy.test"]
+        plan = msgspec.structs.replace(mailing.plan, messages=STAY_MESSAGES, domains=domains, run_id="later")
+        await Load(plan).run()
+        self.stays = True
+        self._screen.say()
+        self._screen.paragraph(
+            f"The server stays, on 127.0.0.1:{self._rig.smtp_port}; sleepy sleeps again, and {STAY_MESSAGES} messages"
+            " wait for it. Try in another terminal, and end it here with Ctrl-C:"
+        )
+        self._screen.say()
+        self._screen.listed(to_try(self._rig.folder))
         while True:
             await asyncio.sleep(POLL_S)
-            fates.read()
-            progress.show(load, fates)
-            if running.done() and fates.ended >= len(running.result().accepted):
-                break
-            rig.check()
-            if time.monotonic() > end_s:
-                missing = len(load.result.accepted) - fates.ended
-                raise DemoError(f"{missing:,} messages have no fate after {TIMEOUT_S:.0f} s")
-    finally:
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError, OSError):
-            await running
-    progress.show(load, fates, last=True)
-    return load, fates
+            self._rig.check()
 
 
-def table(fates: Fates, counts: dict[str, SinkCounts]) -> str:
-    """Per provider what the server told, and the connections that the provider counted."""
-    rows = []
-    for name, tally in fates.tallies.items():
-        rows.append(
-            [
-                name,
-                count_text(tally.accepted),
-                count_text(tally.counts["delivered"]),
-                f"{count_text(len(tally.deferred))} ({count_text(tally.counts['deferred'])})",
-                count_text(tally.counts["bounced"]),
-                f"{tally.rate_per_s:,.0f}/s",
-                duration_text(tally.latency_s(50)),
-                duration_text(tally.latency_s(99)),
-                f"{counts[name].connections_max} of {CONNECTIONS_ALLOWED[name]}",
-            ]
-        )
-    headings = ["provider", "messages", "delivered", "deferred (times)", "bounced", "rate", "median", "p99"]
-    return render([*headings, "connections"], rows)
+def table(fates: Fates, seen: Seen, columns: int) -> str:
+    """Provider by provider what the server told, and where there is room the connections that the provider counted."""
+    headings = ["provider", "messages", "delivered", "deferred", "bounced", "rate", "median", "p99"]
+    rows: list[list[object]] = []
+    for provider in PROVIDERS:
+        tally = fates.tallies[provider.name]
+        row: list[object] = [
+            provider.name,
+            count_text(tally.accepted),
+            count_text(tally.counts["delivered"]),
+            count_text(len(tally.deferred)),
+            count_text(tally.counts["bounced"]),
+            f"{tally.rate_per_s:,.0f}/s",
+            duration_text(tally.latency_s(50)),
+            duration_text(tally.latency_s(99)),
+        ]
+        if columns >= CONNECTIONS_FROM_COLUMNS:
+            row.append(f"{seen.counts[provider.name].connections_max} of {provider.connections}")
+        rows.append(row)
+    if columns >= CONNECTIONS_FROM_COLUMNS:
+        headings.append("connections")
+    return render(headings, rows)
 
 
-def verify(load: Load, fates: Fates, counts: dict[str, SinkCounts]) -> None:
-    """Raises DemoError with everything in which the door, the event log and the providers do not agree."""
-    wrong = []
-    if len(load.result.accepted) != load.plan.messages:
-        wrong.append(f"not all of {load.plan.messages:,} messages were accepted: {load.result.report()}")
-    for name, tally in fates.tallies.items():
-        seen = counts[name]
-        if seen.messages != tally.counts["delivered"]:
-            wrong.append(f"{name} took {seen.messages:,} messages, told were {tally.counts['delivered']:,}")
-        if seen.duplicates:
-            wrong.append(f"{name} got {seen.duplicates:,} messages twice")
-        if seen.connections_max > CONNECTIONS_ALLOWED[name]:
-            wrong.append(f"{name} saw {seen.connections_max} connections, allowed were {CONNECTIONS_ALLOWED[name]}")
-        if seen.mails_over:
-            wrong.append(f"{name} refused {seen.mails_over:,} messages for coming too fast")
-        if tally.counts["expired"]:
-            wrong.append(f"{name}: {tally.counts['expired']:,} messages were given up")
-    if wrong:
-        raise DemoError("\n  ".join(wrong))
+def shown(folder: Path) -> Path:
+    """Relative to the checkout where it is in it."""
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
-async def show(rig: Rig, messages: int) -> None:
-    """The whole demo. Raises DemoError or RigError where it fails."""
-    print(f"\n  A server with 2 workers, three mailbox providers, {messages:,} messages; all of it on loopback.\n")
-    for name, character in CHARACTERS.items():
-        print(f"  {name:8} {character}  ({', '.join(domain.name for domain in DOMAINS[name])})")
-    print()
-    began_s = time.monotonic()
-    rig.start_sink(PROFILES)
-    rig.start_dns(zone())
-    rig.start_server(POLICIES, workers=2)
-    print(f"  DNS, providers and server are up after {duration_text(time.monotonic() - began_s)}.\n", flush=True)
-    began_s, cpu_before_s = time.monotonic(), rig.cpu_s("server")
-    load, fates = await send(rig, messages)
-    took_s = time.monotonic() - began_s
-    cpu_us = (rig.cpu_s("server") - cpu_before_s) / messages * 1e6
-    status = rig.stop("server")
-    rig.stop("sink")
-    counts = rig.sink_counts()
-    print(f"\n{table(fates, counts)}\n")
-    verify(load, fates, counts)
-    if status:
-        raise DemoError(f"the server ended with status {status} instead of 0")
-    deferred = sum(len(tally.deferred) for tally in fates.tallies.values())
-    rate, took = f"{load.result.rate_per_s:,.0f}", duration_text(took_s)
-    print(f"  Accepted at {rate} a second, each on disk before its 250. After {took} every message")
-    print(f"  had its fate, {deferred:,} of them at a later attempt. The providers counted along: each arrived")
-    print("  exactly once, and not one connection or message was too many for them.")
-    print(f"  The server took {cpu_us:,.0f} us CPU a message, deferrals and all.")
-
-
-def where_next(folder: Path) -> str:
-    """What a person may do now."""
-    here = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    hints = [
-        (f"{here}/events.jsonl", "every fate, one line each"),
-        (f"{here}/mta.toml", "the configuration that has just run; beside it policies/"),
-        (f".venv/bin/mta queue verify {here}/queue", "what is on disk"),
-        (".venv/bin/mta policy show google", "limits of a real provider, and where each is written"),
+def where_next(folder: Path) -> list[tuple[str, str]]:
+    """What a person may look at now, and why."""
+    here = shown(folder)
+    samples = [
+        ("message.eml", "a message as it arrived, signed"),
+        ("notification.eml", "how the shop was told of one that did not"),
+    ]
+    return [
+        *((f"{here}/{name}", why) for name, why in samples if (folder / name).exists()),
+        (f"{here}/events.jsonl", "every fate, a line each"),
+        ("docs/guide/events.md", "what these lines say"),
+        (f"{here}/mta.toml", "the configuration of this run"),
+        ('make demo ARGS="--stay"', "keep it running, for mta queue and others"),
+        (".venv/bin/mta policy show google", "the limits of a real provider"),
         ("README.md", "relay a first mail of your own"),
     ]
-    columns = max(len(what) for what, _ in hints)
-    return "\n  Where to look next\n" + "".join(f"    {what:{columns}}  {why}\n" for what, why in hints)
+
+
+def to_try(folder: Path) -> list[tuple[str, str]]:
+    """Commands for the server that stays."""
+    here = shown(folder)
+    return [
+        (f".venv/bin/mta queue summary --config {here}/mta.toml", "what waits"),
+        (f".venv/bin/mta queue list --config {here}/mta.toml --limit 5", "message by message"),
+        (f".venv/bin/mta suspend list --config {here}/mta.toml", "what is suspended"),
+        (f"curl -s --unix-socket {here}/admin.sock http://localhost/metrics", "figures for Prometheus"),
+    ]
 
 
 @contextlib.contextmanager
@@ -235,7 +254,7 @@ def fresh(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DemoError(f"another demo runs in {folder}; --folder takes another one") from None
-        if any(folder.iterdir()) and not (folder / "sink.json").exists():
+        if any(folder.iterdir()) and not any((folder / mark).exists() for mark in MARKS):
             raise DemoError(f"{folder} holds files that no demo made; --folder takes another one")
         for path in folder.iterdir():
             if path.is_dir():
@@ -245,24 +264,32 @@ def fresh(folder: Path) -> Iterator[None]:
         yield
 
 
-async def _until_ended(rig: Rig, messages: int) -> None:
+async def _until_ended(demo: Demo, stays: bool) -> None:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await show(rig, messages)
+    await demo.show(stays)
 
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m bench.demo`; exit 1 where it failed, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m bench.demo", description="Shows the server at work.")
-    parser.add_argument("--messages", type=int, default=4_000)
+    parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--folder", type=Path, default=ROOT / "var" / "demo", help="is emptied first")
+    parser.add_argument("--stay", action="store_true", help="keep the server running at the end, until Ctrl-C")
     args = parser.parse_args(argv)
+    if args.messages < 1:
+        parser.error("--messages: at least one")
     folder: Path = args.folder.resolve()
+    screen = Screen()
     try:
         with fresh(folder), Rig(folder) as rig:
+            demo = Demo(rig, screen, args.messages)
             try:
-                uvloop.run(_until_ended(rig, args.messages))
+                uvloop.run(_until_ended(demo, args.stay))
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                if not demo.stays:
+                    raise
             except DemoError as error:
                 raise DemoError(f"{error}\n  The server wrote last:\n{rig.tail('server')}") from None
     except (DemoError, RigError) as error:
@@ -271,7 +298,8 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("\ndemo: stopped, and everything it started", file=sys.stderr)
         return 130
-    print(where_next(folder))
+    screen.say("\n  Where to look next")
+    screen.listed(where_next(folder))
     return 0
 
 

@@ -15,79 +15,30 @@ so a server that stalls cannot hide it.
 
 import argparse
 import asyncio
-import secrets
 import sys
 from array import array
 from collections import Counter, deque
-from email.utils import formatdate
-from random import Random
 from time import monotonic
-from typing import NamedTuple, cast
+from typing import cast
 
 import msgspec
 import uvloop
 
+from bench.mailing import Domain, Maker, Message, Plan
 from bench.table import percentile
 
-TICK_S = 0.002  # how finely an open load is spread
+TICK_S = 0.001  # how finely an open load is spread; the event loop's clock is not finer
 AGAIN_AFTER_S = 0.1  # pause before a lost session is reopened, or a refused message is tried again
 QUIT_TIMEOUT_S = 2.0  # a server that does not close after QUIT is not waited for longer
-BODY_LINE = b"The quick brown fox jumps over the lazy dog, and the mail goes out at once.\r\n"
 
 
-class Domain(msgspec.Struct, forbid_unknown_fields=True):
-    """A share of the recipients."""
-
-    name: str
-    weight: float = 1.0
-    words: dict[str, float] = {}
-    """Shares of its recipients with a special local part (see bench.temper): `{"unknown": 0.02}`."""
-
-
-class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What is to be sent, and how."""
-
-    host: str = "127.0.0.1"
-    port: int = 2525
-    messages: int = 1_000
-    sessions: int = 20
-    sizes: list[int] = msgspec.field(default_factory=lambda: [4_096])
-    """Bytes of content, header included; taken in turn."""
-    domains: list[Domain] = msgspec.field(default_factory=lambda: [Domain("sink.test")])
-    recipients_per_message: int = 1
-    rate_per_s: float = 0.0
-    priority: int | None = None
-    """X-MTA-Priority of every message; None: the header is left out."""
-    headers: list[str] = []
-    """Further header lines."""
-    sender: str = "shop@load.test"
-    run_id: str = ""
-    """First part of every id; "": drawn at random."""
-    seed: int = 1
-    """Which recipients are drawn."""
-    persist: bool = False
-    """A message refused with 4xx is tried again until it is taken."""
-    reconnect_s: float = 0.0
-    """For so long after its first loss a session tries to come back; 0: a lost session stays lost."""
-
-
-class Message(NamedTuple):
-    """One message to hand in."""
-
-    id: str
-    envelope: bytes
-    """MAIL, every RCPT, and DATA."""
-    recipients: int
-    content: bytes
-    """With the final dot."""
-    due_s: float
-    """Monotonic; 0.0: when its turn comes."""
+__all__ = ["Domain", "Load", "Maker", "Message", "Plan", "Result", "Session", "run"]
 
 
 class Result:
     """What became of the messages; it grows while the load runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: int = 0) -> None:
         self.accepted: list[str] = []
         self.uncertain: list[str] = []
         self.refused: dict[str, str] = {}
@@ -98,6 +49,11 @@ class Result:
         self.lost_sessions = 0
         self.latencies_s = array("d")
         """From MAIL (or from the due time) until 250."""
+        self.starts_s = array("d", bytes(8 * messages))
+        """Monotonic, by the number of the message: MAIL, or the due time of an open load."""
+        self.late_s = array("d")
+        """Of an open load: how much after its due time each MAIL was said, by the generator's own fault or because
+        no session was free."""
         self.began_s = monotonic()
         self.ended_s = 0.0
 
@@ -124,52 +80,6 @@ class Result:
             "latency_p99_ms": round(percentile(self.latencies_s, 99) * 1000, 2),
             "latency_max_ms": round(max(self.latencies_s, default=0.0) * 1000, 2),
         }
-
-
-class Maker:
-    """Makes the messages of a plan, always the same recipients for the same seed."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._random = Random(plan.seed)
-        self._weights = [domain.weight for domain in plan.domains]
-        self.run_id = plan.run_id or secrets.token_hex(4)
-        head = [f"From: Load <{plan.sender}>", f"Date: {formatdate()}", "MIME-Version: 1.0", *plan.headers]
-        if plan.priority is not None:
-            head.append(f"X-MTA-Priority: {plan.priority}")
-        self._head = "".join(f"{line}\r\n" for line in head)
-        self._body = BODY_LINE * (max(plan.sizes) // len(BODY_LINE) + 1)
-
-    def make(self, number: int, due_s: float) -> Message:
-        """The message of this number, from 0."""
-        plan = self._plan
-        message_id = f"{self.run_id}-{number}"
-        recipients = [self._recipient(number, each) for each in range(plan.recipients_per_message)]
-        head = (
-            f"{self._head}To: <{recipients[0]}>\r\nSubject: Message {number}\r\n"
-            f"Message-ID: <{message_id}@load.test>\r\nX-Bench-Id: {message_id}\r\n\r\n"
-        ).encode()
-        size = plan.sizes[number % len(plan.sizes)]
-        rcpt = "".join(f"RCPT TO:<{recipient}>\r\n" for recipient in recipients)
-        envelope = f"MAIL FROM:<{plan.sender}>\r\n{rcpt}DATA\r\n".encode()
-        body = self._body[: max(0, size - len(head) - 2)]
-        if body[-1:] == b"\r":
-            body = body[:-1] + b"!"  # a bare CR would be refused
-        content = b"%b%b\r\n.\r\n" % (head, body)
-        return Message(message_id, envelope, len(recipients), content, due_s)
-
-    def _recipient(self, number: int, each: int) -> str:
-        domain = self._plan.domains[0]
-        if len(self._weights) > 1:
-            domain = self._random.choices(self._plan.domains, self._weights)[0]
-        tag = f"{number}.{each}" if each else f"{number}"
-        if domain.words:
-            draw = self._random.random()
-            for word, share in domain.words.items():
-                draw -= share
-                if draw < 0:
-                    return f"{word}+{tag}@{domain.name}"
-        return f"user{tag}@{domain.name}"
 
 
 class Session(asyncio.Protocol):
@@ -203,7 +113,11 @@ class Session(asyncio.Protocol):
     def send(self, message: Message) -> None:
         """Hands in one message; the load is told when it is answered."""
         self._message = message
-        self._began_s = message.due_s or monotonic()
+        now_s, result = monotonic(), self._load.result
+        self._began_s = message.due_s or now_s
+        result.starts_s[message.number] = self._began_s
+        if message.due_s:
+            result.late_s.append(now_s - message.due_s)
         self._replies.clear()
         self._state = self.ENVELOPE
         self._transport.write(message.envelope)
@@ -269,7 +183,7 @@ class Load:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.result = Result()
+        self.result = Result(plan.messages)
         self.maker = Maker(plan)
         self._loop = asyncio.get_running_loop()
         self._made = 0

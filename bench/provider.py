@@ -9,13 +9,15 @@ import functools
 import math
 import re
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Protocol, cast
 
-from bench.temper import Bucket, Counts, Delivery, Profile, Verdict, Verdicts
+from bench.temper import SAMPLES_MAX, Bucket, Counts, Delivery, Profile, Verdict, Verdicts
 
 END = b"\r\n.\r\n"
+BACKLOG = 4_096  # connections that the kernel holds until they are taken; a burst opens hundreds at once
 JOINED_BYTES_MAX = 262_144  # content received so far above which joining pieces would cost more than a bytearray
 _HEADER_ID = re.compile(rb"\r\nMessage-ID:[ \t]*(?:\r\n[ \t]+)?<?([^\r\n>]*)", re.IGNORECASE)
 
@@ -25,7 +27,7 @@ class SinkConnection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked", "_close", "_dot", "_in_content", "_mail_recipients", "_number", "_replies", "_rest", "_searched",
-        "_sender", "_taken", "_tls", "client", "provider", "transport",
+        "_sender", "_taken", "_tls", "address", "client", "provider", "transport",
     )  # fmt: skip
 
     def __init__(self, provider: "Provider") -> None:
@@ -39,8 +41,9 @@ class SinkConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self.client: str = peer[0] if peer else ""
+        self.address: str = local[0] if local else ""
         is_over = self.provider.connected(self)
         self._number = self.provider.connections_total
         profile = self.provider.profile
@@ -49,7 +52,10 @@ class SinkConnection(asyncio.Protocol):
             self._close = True
         else:
             self._replies.append(self.provider.greeting)
-        self._flush()
+        if profile.greeting_latency_s:
+            self.provider.loop.call_later(profile.greeting_latency_s, self._flush)
+        else:
+            self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._blocked = True
@@ -123,7 +129,7 @@ class SinkConnection(asyncio.Protocol):
         provider = self.provider
         self._reset()
         self._sender = line[line.find(b"<") + 1 : line.rfind(b">")].decode("utf-8", "replace")
-        refusal = provider.mail(self._number)
+        refusal = provider.mail(self._number, self.address)
         if refusal:
             self._sender = ""
             self._say("MAIL", refusal)
@@ -230,6 +236,7 @@ class Listener(Protocol):
 
     tls: ssl.SSLContext | None
     messages: int
+    shares_port: bool
 
     def changed(self) -> None: ...
 
@@ -247,8 +254,8 @@ class Provider(Counts):
         self.loop = asyncio.get_running_loop()
         self._sink = sink
         self._verdicts = Verdicts(profile)
-        self._bucket = Bucket()
-        self._connections: set[SinkConnection] = set()
+        self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
+        self.connections: set[SinkConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
         self.greeting = f"220 {profile.name}.sink.test ESMTP\r\n".encode()
@@ -259,13 +266,18 @@ class Provider(Counts):
         if down and self._server is not None:
             server, self._server = self._server, None
             server.close()
-            for connection in list(self._connections):
+            for connection in list(self.connections):
                 connection.transport.abort()
             await server.wait_closed()
-            await self._sink.until(lambda: not self._connections)
+            await self._sink.until(lambda: not self.connections)
         elif not down and self._server is None:
             self._server = await self.loop.create_server(
-                lambda: SinkConnection(self), self.address, self.port, reuse_address=True, backlog=4096
+                lambda: SinkConnection(self),
+                self.address,
+                self.port,
+                reuse_address=True,
+                reuse_port=self._sink.shares_port,
+                backlog=BACKLOG,
             )
 
     def run(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -277,9 +289,9 @@ class Provider(Counts):
     def connected(self, connection: SinkConnection) -> bool:
         """Counts a connection; True where it is one too many."""
         profile = self.profile
-        is_over = 0 < profile.connections_max <= self.connections_open
+        is_over = 0 < profile.connections_max <= self.open_at(connection.address)
         self.connections_over += is_over
-        self._connections.add(connection)
+        self.connections.add(connection)
         self.connections_open += 1
         self.connections_max = max(self.connections_max, self.connections_open)
         self.connections_total += 1
@@ -294,10 +306,18 @@ class Provider(Counts):
         return is_over
 
     def disconnected(self, connection: SinkConnection) -> None:
-        self._connections.discard(connection)
+        self.connections.discard(connection)
         self.connections_open -= 1
         self.connections_open_by_client[connection.client] -= 1
         self._sink.changed()
+
+    def open_at(self, address: str) -> int:
+        """Connections that count together with one at this address of ours."""
+        return self.connections_open
+
+    def bucket_of(self, address: str) -> Bucket:
+        """The rate that counts for this address of ours."""
+        return self._buckets[""]
 
     def ehlo_reply(self, is_tls: bool) -> bytes:
         profile = self.profile
@@ -308,13 +328,13 @@ class Provider(Counts):
             lines.append("STARTTLS")
         return "".join(f"250-{line}\r\n" for line in lines).encode() + b"250 ENHANCEDSTATUSCODES\r\n"
 
-    def mail(self, connection_number: int) -> str:
+    def mail(self, connection_number: int, address: str = "") -> str:
         """Counts a MAIL; a refusal, or "" where it is taken."""
         profile, now_s = self.profile, monotonic()
         self.mails += 1
         if profile.times:
             self.mail_times.append(now_s)
-        if profile.rate_per_s and not self._bucket.take(profile.rate_per_s, profile.burst, now_s):
+        if profile.rate_per_s and not self.bucket_of(address).take(profile.rate_per_s, profile.burst, now_s):
             self.mails_over += 1
             if profile.rate_over:
                 return profile.rate_over
@@ -341,16 +361,31 @@ class Provider(Counts):
         self.messages += 1
         self.recipients += len(recipients)
         self.bytes += len(content)
+        self.signed += is_signed(content)
         self._sink.messages += 1
-        keep = self.profile.keep
+        keep, every = self.profile.keep, self.profile.sample_every
+        if every and self.messages % every == 1 % every and len(self.samples) < SAMPLES_MAX:
+            self.samples.append(unstuffed(content))
         if keep != "counts":
-            kept = (b"\r\n" + content).replace(b"\r\n..", b"\r\n.")[2:] if keep == "contents" else b""
+            kept = unstuffed(content) if keep == "contents" else b""
             self.add(
                 Delivery(
                     message_id(content), sender, tuple(recipients), len(content), monotonic(), connection_number, kept
                 )
             )
         self._sink.changed()
+
+
+def unstuffed(content: bytes) -> bytes:
+    """Without the dots that were put before dots at the beginning of a line (RFC 5321 4.5.2)."""
+    return (b"\r\n" + content).replace(b"\r\n..", b"\r\n.")[2:]
+
+
+def is_signed(content: bytes) -> bool:
+    """Whether the header has a DKIM-Signature; at the top is where it costs nothing to see."""
+    if content.startswith(b"DKIM-Signature:"):
+        return True
+    return content.find(b"\r\nDKIM-Signature:", 0, content.find(b"\r\n\r\n") + 1) >= 0
 
 
 def message_id(content: bytes) -> str:

@@ -23,14 +23,17 @@ from types import TracebackType
 
 import msgspec
 
-from bench.sink import Settings
+from bench.keys import KeyFile
+from bench.processes import cpu_s
+from bench.sink import Arrivals, Settings
 from bench.temper import Profile
 from mta.testing.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+ADMIN_SOCKET = "admin.sock"
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 35.0  # the server may take 30 s for what is under way
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+CONTROL_TIMEOUT_S = 20.0  # the sink may be busy taking mail
 
 
 class RigError(Exception):
@@ -49,6 +52,11 @@ class SinkCounts(msgspec.Struct):
     recipients: int
     duplicates: int
     replies: dict[str, int]
+    connections_total: int = 0
+    connections_max_by_address: int = 0
+    addresses: int = 0
+    mails: int = 0
+    signed: int = 0
 
 
 class Rig:
@@ -70,12 +78,25 @@ class Rig:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, command: Sequence[str]) -> None:
-        """Starts a process whose output goes to NAME.log, in a session of its own, so that Ctrl-C is for us alone."""
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Starts a process whose output goes to NAME.log, in a session of its own, so that Ctrl-C is for us alone.
+
+        `env`: variables beside those of this process.
+        """
         with self.log_of(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, start_new_session=True
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
             )
+
+    def pid(self, name: str) -> int:
+        """The process id of what was started under this name."""
+        return self._processes[name].pid
 
     def start_sink(self, profiles: Sequence[Profile]) -> int:
         """Starts the sink and returns the port that its providers share."""
@@ -98,24 +119,38 @@ class Rig:
         self.start("dns", [sys.executable, "-m", "mta.testing.toy_dns", "--listen", listen, "--zone", str(path)])
         self.wait("dns", lambda: is_listening("127.0.0.1", self.dns_port))
 
-    def start_server(self, policies: Mapping[str, str], *, workers: int = 2, durability: str = "fsync") -> None:
+    def start_server(
+        self,
+        policies: Mapping[str, str],
+        *,
+        workers: int = 2,
+        durability: str = "fsync",
+        key: KeyFile | None = None,
+        smtp_port: int = 0,
+        more: str = "",
+        delivery: str = "",
+    ) -> None:
         """Writes mta.toml and the policies, checks them as an admin would, and starts the server.
 
-        Raises RigError where `mta check` refuses, or the server does not listen.
+        `key`: mail from its domain is signed; `smtp_port` 0 chooses a free one; `more`: further lines of mta.toml;
+        `delivery`: further lines of its `[delivery]`. Raises RigError where `mta check` refuses, or the server does
+        not listen.
         """
-        self.smtp_port = free_port()
+        self.smtp_port = smtp_port or free_port()
         (self.folder / "policies").mkdir(exist_ok=True)
         for name, text in policies.items():
             (self.folder / "policies" / f"{name}.toml").write_text(text, "utf-8")
         config = self.folder / "mta.toml"
-        config.write_text(self._config(workers, durability), "utf-8")
+        if key is not None:
+            more += f'\n[[dkim]]\ndomain = "{key.domain}"\nselector = "{key.selector}"\nkey = "{key.path}"\n'
+        config.write_text(self._config(workers, durability, delivery, more), "utf-8")
         checked = subprocess.run([mta(), "check", "--config", config], capture_output=True, text=True, check=False)
         if checked.returncode:
             raise RigError(f"mta check refuses {config}:\n{checked.stdout}{checked.stderr}")
         self.start("server", [mta(), "serve", "--config", str(config)])
         self.wait("server", lambda: is_listening("127.0.0.1", self.smtp_port, greeting=b"220"))
 
-    def _config(self, workers: int, durability: str) -> str:
+    def _config(self, workers: int, durability: str, delivery: str, more: str) -> str:
         return f"""\
 hostname = "mta.test"
 workers = {workers}
@@ -131,6 +166,7 @@ disk_free_min = "50MB"
 [delivery]
 port = {self.sink_port}
 prohibited_networks = []    # the providers of this rig are on loopback
+{delivery}
 
 [dns]
 nameservers = ["127.0.0.1:{self.dns_port}"]
@@ -140,7 +176,10 @@ directory = "policies"
 
 [log]
 events = "events.jsonl"
-"""
+
+[admin]
+address = "unix:{ADMIN_SOCKET}"
+{more}"""
 
     @property
     def events(self) -> Path:
@@ -153,13 +192,32 @@ events = "events.jsonl"
 
     def sink_counts(self) -> dict[str, SinkCounts]:
         """What the sink counted, by provider: of this moment, or its last word where it was stopped."""
-        if "sink" in self._processes:
-            with socket.create_connection(("127.0.0.1", self._control_port), 5.0) as control:
-                control.sendall(b"{}\n")
-                answer = control.makefile("rb").readline()
-        else:
-            answer = self.sink_report.read_bytes()
+        answer = self._ask_sink({}) if "sink" in self._processes else self.sink_report.read_bytes()
         return msgspec.json.decode(answer, type=dict[str, SinkCounts])
+
+    def set_sink(self, name: str, **temper: object) -> None:
+        """Changes fields of a provider's profile, such as `down`. Raises RigError where the sink refuses."""
+        self._ask_sink({"set": {name: temper}})
+
+    def arrivals(self) -> Arrivals:
+        """Every message that the sink took, by id, and when, on this machine's monotonic clock."""
+        path = self.folder / "arrivals.msgpack"
+        self._ask_sink({"arrivals": str(path)})
+        return msgspec.msgpack.decode(path.read_bytes(), type=Arrivals)
+
+    def samples(self) -> list[bytes]:
+        """The contents that the sink has kept (`Profile.sample_every`)."""
+        path = self.folder / "samples.msgpack"
+        self._ask_sink({"samples": str(path)})
+        return msgspec.msgpack.decode(path.read_bytes(), type=list[bytes])
+
+    def _ask_sink(self, change: Mapping[str, object]) -> bytes:
+        with socket.create_connection(("127.0.0.1", self._control_port), CONTROL_TIMEOUT_S) as control:
+            control.sendall(msgspec.json.encode(change) + b"\n")
+            answer = control.makefile("rb").readline()
+        if answer.startswith(b'{"error":'):
+            raise RigError(f"the sink refuses {dict(change)}: {answer.decode('utf-8', 'replace')}")
+        return answer
 
     def log_of(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -178,8 +236,13 @@ events = "events.jsonl"
                 raise RigError(f"{name} ended with status {process.returncode}; it wrote last:\n{self.tail(name)}")
 
     def cpu_s(self, name: str) -> float:
-        """CPU seconds that a process and all its children have used so far."""
+        """CPU seconds that a process and all below it have used so far."""
         return cpu_s(self._processes[name].pid)
+
+    @staticmethod
+    def cpu_of(pids: Sequence[int]) -> float:
+        """CPU seconds that these processes and all below them have used so far."""
+        return cpu_s(*pids)
 
     def stop(self, name: str = "") -> int:
         """Ends one process, or all, and returns the (last) exit status. SIGKILL where SIGTERM does not help."""
@@ -219,16 +282,3 @@ def is_listening(host: str, port: int, greeting: bytes = b"") -> bool:
             return connection.recv(len(greeting)) == greeting if greeting else True
     except OSError:
         return False
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and its living children, from /proc."""
-    ticks, todo = 0, [pid]
-    while todo:
-        each = todo.pop()
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-            for task in os.listdir(f"/proc/{each}/task"):
-                todo += map(int, Path(f"/proc/{each}/task/{task}/children").read_text().split())
-    return ticks / TICKS_PER_S

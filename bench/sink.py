@@ -8,16 +8,18 @@ In a test, beside the code under test:
         assert sink.profiles["strict"].connections_max <= 3
         assert set(sink.profiles["swift"].ids().values()) == {1}
 
-All providers listen on one port, each on an address of its own (127.0.0.2, 127.0.0.3 ...), as MX hosts do.
+All providers listen on one port, each on an address of its own (127.0.0.2, 127.0.0.3 ...), as MX hosts do; a
+profile whose address is a network is thousands of them (bench.neighbourhood).
 Alone: `python -m bench.sink --config FILE.json` (`{"port": 2526, "profiles": [{"name": "strict", ...}]}`, the
 fields of `Profile`), or for one provider `python -m bench.sink --listen 127.0.0.2:2526 --latency-s 0.05`. It writes
 its counts every second and on SIGTERM, and does what the control address is told, one JSON line each:
-`{"set": {"strict": {"down": true}}}` or `{}`; the answer is the counts.
+`{"set": {"strict": {"down": true}}}`, `{"arrivals": "FILE"}`, `{"samples": "FILE"}` or `{}`; the answer is the counts.
 """
 
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -29,10 +31,12 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from bench.provider import Provider
+from bench.neighbourhood import Neighbourhood, Newcomer, wildcard_socket
+from bench.provider import BACKLOG, Provider
 from bench.temper import Delivery, Profile
 
 PORT_TRIES_MAX = 20
+FIRST_HOST = 2  # 127.0.0.1 is for the server and its clients
 
 __all__ = ["Delivery", "Profile", "Provider", "Sink"]
 
@@ -48,20 +52,35 @@ class Sink:
         self.profiles: dict[str, Provider] = {}
         self.messages = 0
         """Taken by all providers together."""
+        self.shares_port = any("/" in profile.address for profile in profiles)
+        """A socket that hears for whole networks stands beside those of single addresses."""
         self._places: list[socket.socket] = []
+        self._neighbourhoods: list[Neighbourhood] = []
+        self._wild: asyncio.Server | None = None
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     async def __aenter__(self) -> "Sink":
-        for number, profile in enumerate(self._settings, start=2):
-            provider = self.profiles[profile.name] = Provider(profile, self)
-            provider.address = profile.address or f"127.0.0.{number}"
+        for number, profile in enumerate(self._settings, start=FIRST_HOST):
+            if "/" in profile.address:
+                provider = Neighbourhood(profile, self)
+                self._neighbourhoods.append(provider)
+            else:
+                provider = Provider(profile, self)
+                provider.address = profile.address or f"127.0.0.{number}"
+            self.profiles[profile.name] = provider
         self._take_places()
         for provider in self.profiles.values():
             if not provider.profile.down:
                 await provider.set_down(False)
+        if self._neighbourhoods:
+            wild = wildcard_socket(self.port)
+            loop = asyncio.get_running_loop()
+            self._wild = await loop.create_server(lambda: Newcomer(self.provider_at), sock=wild, backlog=BACKLOG)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        if self._wild is not None:
+            self._wild.close()
         for provider in self.profiles.values():
             await provider.set_down(True)
         for place in self._places:
@@ -90,6 +109,16 @@ class Sink:
             if not future.done() and condition():
                 future.set_result(None)
 
+    def provider_at(self, address: str) -> Provider | None:
+        """The neighbourhood that an address of ours is in."""
+        ip = ipaddress.IPv4Address(address)
+        return next((each for each in self._neighbourhoods if ip in each.network), None)
+
+    def arrivals(self) -> "Arrivals":
+        """Every message that was taken, and when; needs profiles that keep ids."""
+        deliveries = [each for provider in self.profiles.values() for each in provider.deliveries]
+        return Arrivals([each.id for each in deliveries], [each.at_s for each in deliveries])
+
     def report(self) -> dict[str, dict[str, object]]:
         """All counts by provider, fit for JSON."""
         return {
@@ -115,13 +144,31 @@ class Sink:
     def _bind_all(self) -> int:
         shared_port = self.port
         for provider in self.profiles.values():
+            if isinstance(provider, Neighbourhood):
+                continue
             place = socket.socket(socket.AF_INET6 if ":" in provider.address else socket.AF_INET)
             self._places.append(place)
             place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.shares_port:
+                place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             place.bind((provider.address, provider.profile.port or shared_port))
             provider.port = place.getsockname()[1]
             shared_port = shared_port or provider.port
+        if self._neighbourhoods and not shared_port:
+            place = wildcard_socket(0)
+            self._places.append(place)
+            shared_port = place.getsockname()[1]
+        for provider in self._neighbourhoods:
+            provider.port = shared_port
         return shared_port
+
+
+class Arrivals(msgspec.Struct, array_like=True, frozen=True):
+    """What arrived, as the control address writes it to a file (msgpack)."""
+
+    ids: list[str]
+    times_s: list[float]
+    """Monotonic, which is one clock for all processes of a machine."""
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -132,24 +179,39 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True):
-    """One line to the control address: new values of `Profile` fields, by provider."""
+    """One line to the control address."""
 
     set: dict[str, dict[str, object]] = {}
+    """New values of `Profile` fields, by provider."""
+    arrivals: str = ""
+    """A file to write `Arrivals` to."""
+    samples: str = ""
+    """A file to write the kept contents to, a list."""
 
 
 async def apply(sink: Sink, line: bytes) -> bytes:
     """Does what a control line says; the answer is the counts, or `{"error": ...}`."""
     try:
-        for name, fields in msgspec.json.decode(line, type=Change).set.items():
+        change = msgspec.json.decode(line, type=Change)
+        _write_files(sink, change)
+        for name, fields in change.set.items():
             provider = sink.profiles[name]
             changed = msgspec.convert(msgspec.to_builtins(provider.profile) | fields, Profile)
             for field in set(fields) - {"down"}:
                 setattr(provider.profile, field, getattr(changed, field))
             if "down" in fields:
                 await provider.set_down(changed.down)
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (msgspec.MsgspecError, KeyError, OSError) as error:
         return msgspec.json.encode({"error": str(error)})
     return msgspec.json.encode(sink.report())
+
+
+def _write_files(sink: Sink, change: Change) -> None:
+    if change.arrivals:
+        Path(change.arrivals).write_bytes(msgspec.msgpack.encode(sink.arrivals()))
+    if change.samples:
+        samples = [content for provider in sink.profiles.values() for content in provider.samples]
+        Path(change.samples).write_bytes(msgspec.msgpack.encode(samples))
 
 
 async def _serve(settings: Settings, tls: ssl.SSLContext | None, control: str, report: str) -> None:

@@ -6,7 +6,7 @@ the caller passes `now_s`, so every verdict can be tested without waiting.
 What becomes of a recipient is asked for by its local part, `WORD`, `WORD.N`, and either with a `+tag`
 behind it so that addresses can be unique (`tempfail.2+17@moody.test`):
 
-    unknown@        550 5.1.1 to RCPT, always
+    unknown@        550 5.1.1 to RCPT, always, or what the profile says instead
     full@           452 4.2.2 to RCPT, always
     tempfail@       451 4.3.0 to RCPT, always; tempfail.N@ only the first N times, then it is taken
     421@            421 4.7.0 to RCPT and the connection is closed; 421.N@ only the first N times
@@ -31,6 +31,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 Keep = Literal["counts", "ids", "contents"]
+SAMPLES_MAX = 200  # enough to look at; the contents of a long run would fill the memory
 
 
 class Profile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -38,11 +39,14 @@ class Profile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     name: str
     address: str = ""
-    """Where it listens; "" lets the sink choose 127.0.0.2, 127.0.0.3 and so on."""
+    """Where it listens; "" lets the sink choose 127.0.0.2, 127.0.0.3 and so on. A network such as "127.64.0.0/10":
+    as many mail hosts of one temper, each with its own `connections_max` and `rate_per_s`, counted together."""
     port: int = 0
     """0: the port that all providers of the sink share."""
     latency_s: float = 0.0
     """Every group of replies leaves this much later: round trip and thinking together."""
+    greeting_latency_s: float = 0.0
+    """The greeting comes this much later still: a connection over a network costs a round trip before it."""
     connections_max: int = 0
     connections_over: str = "421 4.7.0 Too many connections from your address"
     """What a connection too many is greeted with; "" lets it in, and it is only counted."""
@@ -60,6 +64,9 @@ class Profile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     deferred_times: int = 1
     bounced_percent: float = 0.0
     """Share of recipients (by the same hash) that are unknown."""
+    deferred_reply: str = "451 4.3.0 Try again later"
+    unknown_reply: str = "550 5.1.1 No such user here"
+    greylisted_reply: str = "451 4.7.1 Greylisted, please try again later"
     greylist_s: float = 0.0
     """A client, sender and recipient not seen before is deferred until this long after its first attempt."""
     greylist_percent: float = 100.0
@@ -74,6 +81,8 @@ class Profile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """counts: numbers only | ids: one `Delivery` a message | contents: with the whole content."""
     times: bool = True
     """Keep the monotonic time of every MAIL and of every connection."""
+    sample_every: int = 0
+    """Keep the content of every so many messages, the first among them; at most `SAMPLES_MAX`."""
 
 
 class Delivery(NamedTuple):
@@ -107,13 +116,10 @@ class Verdict(NamedTuple):
 
 
 TAKEN = Verdict(b"250 2.1.5 Ok\r\n")
-UNKNOWN = Verdict(b"550 5.1.1 No such user here\r\n")
-DEFERRED = Verdict(b"451 4.3.0 Try again later\r\n")
-GREYLISTED = Verdict(b"451 4.7.1 Greylisted, please try again later\r\n")
 BY_WORD: dict[str, Verdict] = {
-    "unknown": UNKNOWN,
+    "unknown": TAKEN,  # in the words of the profile
     "full": Verdict(b"452 4.2.2 Mailbox full\r\n"),
-    "tempfail": DEFERRED,
+    "tempfail": Verdict(b"451 4.3.0 Try again later\r\n"),
     "421": Verdict(b"421 4.7.0 Closing, try again later\r\n", close=True),
     "slow": TAKEN,
     "hang": Verdict(b"", delay_s=float("inf")),
@@ -147,20 +153,20 @@ class Verdicts:
         if profile.bounced_percent or profile.deferred_percent:
             share = hash_percent(recipient)
             if share < profile.bounced_percent:
-                return UNKNOWN
+                return _said(profile.unknown_reply)
             if share < profile.bounced_percent + profile.deferred_percent:
                 self._attempts[recipient] += 1
                 if self._attempts[recipient] <= profile.deferred_times:
-                    return DEFERRED
+                    return _said(profile.deferred_reply)
         if profile.greylist_s and hash_percent(recipient, "grey ") < profile.greylist_percent:
             first_s = self._greylist.setdefault((client, sender, recipient), now_s)
             if now_s - first_s < profile.greylist_s:
-                return GREYLISTED
+                return _said(profile.greylisted_reply)
         return TAKEN
 
     def _special(self, special: re.Match[str], recipient: str) -> Verdict:
         word, number = special[1].lower(), special[2]
-        verdict = BY_WORD.get(word)
+        verdict = _said(self._profile.unknown_reply) if word == "unknown" else BY_WORD.get(word)
         if verdict is None:
             verdict = Verdict(f"{word} {word[0]}.0.0 As you asked for\r\n".encode())
         if word == "slow":
@@ -170,6 +176,11 @@ class Verdicts:
             if self._attempts[recipient] > int(number):
                 return TAKEN
         return verdict
+
+
+def _said(reply: str) -> Verdict:
+    """A profile's own words; a reply that begins with 421 ends the connection."""
+    return Verdict(reply.encode() + b"\r\n", close=reply.startswith("421"))
 
 
 class Bucket:
@@ -202,6 +213,10 @@ class Counts:
         self.connections_total = 0
         self.connections_over = 0
         """How many came while `connections_max` of the profile were open."""
+        self.connections_max_by_address = 0
+        """The most that one address of a network of mail hosts had open at once; 0 for a single host."""
+        self.addresses = 0
+        """How many addresses of a network were ever connected to."""
         self.connections_open_by_client: Counter[str] = Counter()
         self.connections_max_by_client: Counter[str] = Counter()
         self.connection_times = array("d")
@@ -217,6 +232,8 @@ class Counts:
         """250 said to the final dot."""
         self.recipients = 0
         """Recipients of those messages."""
+        self.signed = 0
+        """Of the messages, those with a DKIM-Signature in the header, of whatever worth."""
         self.recipients_max = 0
         """The most RCPT commands in one transaction."""
         self.bytes = 0
@@ -224,6 +241,8 @@ class Counts:
         """What was said, as "RCPT 451"; plain 250 and 354 are not counted."""
         self.tls_handshakes = 0
         self.deliveries: list[Delivery] = []
+        self.samples: list[bytes] = []
+        """Contents as `sample_every` says, un-stuffed."""
         self.duplicates = 0
         """Messages whose id had arrived before."""
         self._ids_seen: set[str] = set()
@@ -255,12 +274,15 @@ class Counts:
             "connections_max": self.connections_max,
             "connections_total": self.connections_total,
             "connections_over": self.connections_over,
+            "connections_max_by_address": self.connections_max_by_address,
+            "addresses": self.addresses,
             "messages_per_connection_max": max(self.messages_per_connection, default=0),
             "mails": self.mails,
             "mails_over": self.mails_over,
             "messages": self.messages,
             "recipients": self.recipients,
             "recipients_max": self.recipients_max,
+            "signed": self.signed,
             "bytes": self.bytes,
             "tls_handshakes": self.tls_handshakes,
             "replies": dict(sorted(self.replies.items())),

@@ -10,11 +10,12 @@ import pytest
 
 import mta.config
 from mta.cli import build_parser
+from mta.testing.config_files import private_key
 from mta_policies import layers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "queue").glob("*.md")])
-PAGES += [ROOT / "bench" / "results" / "README.md"]
+PAGES += [ROOT / "bench" / "README.md", ROOT / "bench" / "results" / "README.md"]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]*)?\)")
 MAKE = re.compile(r"(?:^    |`)make ([a-z]+)", re.MULTILINE)
 MODULE = re.compile(r"python -m ([\w.]+)")
@@ -86,6 +87,11 @@ def test_examples_are_valid(page: str, file: str, text: str, tmp_path: Path):
     path = tmp_path / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, "utf-8")
+    for key_file in re.findall(r'^key += "([^"]+)"', text, re.MULTILINE):
+        (tmp_path / key_file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key_file).write_text(private_key())
+    for folder in re.findall(r'^\[signing\]\ndirectory += "([^"]+)"', text, re.MULTILINE):
+        (tmp_path / folder).mkdir(parents=True)
 
     if path.parent == tmp_path:
         mta.config.load(path)
