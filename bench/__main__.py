@@ -39,7 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the scenarios and the engines")
     one = commands.add_parser("run", help="run a scenario")
-    one.add_argument("scenario", choices=NAMES, metavar="SCENARIO", help=", ".join(NAMES))
+    one.add_argument(
+        "scenario", nargs="?", choices=NAMES, default=NAMES[0], metavar="SCENARIO",
+        help=f"{', '.join(NAMES)}; default: {NAMES[0]}",
+    )  # fmt: skip
     one.add_argument("--engine", choices=list(ENGINES), default="mta", help="default: mta")
     one.add_argument(
         "--against", choices=list(ENGINES), metavar="ENGINE", help="run another one in turn, and tell the ratios"
@@ -50,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--sessions", type=_positive, default=0, help="default: as the scenario says")
     one.add_argument("--size", type=_positive, default=4_096, metavar="BYTES", help="of a message; default: 4096")
     one.add_argument("--workers", type=_positive, default=2, help="default: 2")
+    one.add_argument("--owners", type=_positive, default=0, help="workers that share relay's destination; default: 2")
     one.add_argument("--durability", choices=["fsync", "os"], default="fsync", help="default: fsync")
     one.add_argument("--rounds", type=_positive, default=1, help="of each engine; medians are told; default: 1")
     one.add_argument("--folder", type=Path, default=ROOT / "var" / "bench", help="on a real disk, not in memory")
@@ -95,7 +99,12 @@ def run_command(args: argparse.Namespace) -> int:
     """`python -m bench run`; raises what a run raises."""
     scenario = scenarios.load(args.scenario)
     options = Options(
-        messages=args.messages, rate_per_s=args.rate, sessions=args.sessions, size=args.size, workers=args.workers
+        messages=args.messages,
+        rate_per_s=args.rate,
+        sessions=args.sessions,
+        size=args.size,
+        workers=args.workers,
+        owners=args.owners,
     )
     engines = [args.engine] + ([args.against] if args.against else [])
     rounds: dict[str, list[Figures]] = {engine: [] for engine in engines}

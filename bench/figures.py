@@ -33,6 +33,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int
     workers: int
     durability: str
+    owners: int = 0
+    """Workers that share a destination, where that was asked for; 0: as the scenario says."""
     rate_asked_per_s: float = 0.0
     """0: as fast as the engine accepts."""
 
@@ -68,6 +70,8 @@ class Figures(Shape, frozen=True, kw_only=True):
     accept_max_ms: float
     cpu_us: float
     """User and kernel time a message, all processes of the engine together."""
+    cpu_us_by_process: dict[str, float] = {}
+    """The same, process by process."""
     memory_mb: float
     """The most that all processes of the engine held together, shared pages counted once (PSS)."""
     memory_rss_mb: float
@@ -117,6 +121,7 @@ class Seen(NamedTuple):
     """That the engine used, from the first measured message to the last."""
     memory: Memory
     verified: int = 0
+    cpu_s_by_process: Mapping[str, float] = {}
 
 
 def figures(shape: Shape, seen: Seen) -> Figures:
@@ -151,6 +156,9 @@ def figures(shape: Shape, seen: Seen) -> Figures:
         accept_p99_ms=round(percentile(accepts_ms, 99), 2),
         accept_max_ms=round(percentile(accepts_ms, 100), 2),
         cpu_us=round(seen.cpu_s / max(1, len(ends_s)) * 1e6, 1),
+        cpu_us_by_process={
+            name: round(used_s / max(1, len(ends_s)) * 1e6, 1) for name, used_s in seen.cpu_s_by_process.items()
+        },
         memory_mb=round(seen.memory.pss / 1e6, 1),
         memory_rss_mb=round(seen.memory.rss / 1e6, 1),
         waiting_at_most=most_waiting(accepted_s, ends_s),

@@ -5,8 +5,9 @@ What is measured of an engine is its whole tree: whatever processes it starts, a
 
 import contextlib
 import os
+import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SAMPLE_EVERY_S = 0.5  # the kernel walks all pages of a process for each look
 _STOP_TIMEOUT_S = 10.0
+_NUMBER = re.compile(r"^(?:.*-)?([0-9]+)(?:\.[a-z]+)?$")
 
 
 def tree(pids: Iterable[int]) -> list[int]:
@@ -37,6 +39,32 @@ def cpu_s(*pids: int) -> float:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(int(field) for field in fields[11:15])
     return ticks / TICKS_PER_S
+
+
+def cpu_s_by_name(*pids: int) -> dict[str, float]:
+    """CPU seconds of each of these processes and those below them that live; of several with one name together."""
+    used: dict[str, float] = {}
+    for each in tree(pids):
+        with contextlib.suppress(OSError):
+            name = name_of(Path(f"/proc/{each}/cmdline").read_bytes().decode(errors="replace").split("\0"))
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            used[name] = used.get(name, 0.0) + sum(int(field) for field in fields[11:13]) / TICKS_PER_S
+    return used
+
+
+def name_of(arguments: Sequence[str]) -> str:
+    """What a process is called: its module or program, and its number where the command line has one.
+
+    `python -m mta.worker --worker 1` is "mta.worker 1", and so is one that listens on `worker-1.sock`.
+    """
+    if "-m" in arguments[:-1]:
+        at = arguments.index("-m") + 1
+        number = next(filter(None, map(_NUMBER.search, arguments[at + 1 :])), None)
+        return f"{arguments[at]} {number[1]}" if number else arguments[at]
+    program = Path(arguments[0]).name if arguments else ""
+    if program.startswith("python") and len(arguments) > 1 and arguments[1][:1] not in ("", "-"):
+        return Path(arguments[1]).name
+    return program
 
 
 class Memory(NamedTuple):

@@ -68,7 +68,11 @@ def line(figures: Figures, scenario: Scenario) -> str:
 
 def report(figures: Figures, scenario: Scenario) -> str:
     """A table of everything; each message arrived exactly once, or there would be no figures."""
-    rows = [[ROWS[name].label, ROWS[name].text(getattr(figures, name))] for name in order(figures, scenario)]
+    rows = []
+    for name in order(figures, scenario):
+        rows.append([ROWS[name].label, ROWS[name].text(getattr(figures, name))])
+        if name == "cpu_us" and len(figures.cpu_us_by_process) > 1:
+            rows += [[f"  {each}", f"{us:,.0f} us"] for each, us in sorted(figures.cpu_us_by_process.items())]
     table = render(["", figures.engine], rows)
     return f"  {title(figures)}\n\n{table}\n\n  {count_text(figures.messages)} accepted, each delivered exactly once."
 

@@ -17,7 +17,7 @@ from bench.engines import Engine, EnginePlan, make
 from bench.figures import Figures, Seen, Shape, figures
 from bench.keys import KeyFile, make_key
 from bench.load import Load, Plan, Result
-from bench.processes import MemoryWatch
+from bench.processes import MemoryWatch, cpu_s_by_name
 from bench.rig import Rig
 from bench.scenarios import SENDER_DOMAIN, Options, Scenario, Setup
 from mta.testing.ports import free_port
@@ -69,9 +69,9 @@ async def _measure(order: Order, setup: Setup, rig: Rig, engine: Engine, key: Ke
     warmed = await _through(rig, warm, 0)
     pids = engine.pids()
     with MemoryWatch(lambda: pids) as watch:
-        before_s = rig.cpu_of(pids)
+        before_s, before = rig.cpu_of(pids), cpu_s_by_name(*pids)
         result = await _through(rig, plan, len(warmed.accepted))
-        cpu_s = rig.cpu_of(pids) - before_s
+        cpu_s, after = rig.cpu_of(pids) - before_s, cpu_s_by_name(*pids)
     engine.stop()
     verified = verify(rig.samples(), key) if key is not None else 0
     seen = Seen(
@@ -82,6 +82,7 @@ async def _measure(order: Order, setup: Setup, rig: Rig, engine: Engine, key: Ke
         cpu_s=cpu_s,
         memory=watch.most,
         verified=verified,
+        cpu_s_by_process={name: used_s - before.get(name, 0.0) for name, used_s in after.items()},
     )
     return figures(shape_of(order, plan), seen)
 
@@ -97,6 +98,7 @@ def shape_of(order: Order, plan: Plan) -> Shape:
         sessions=plan.sessions,
         workers=order.options.workers,
         durability=order.durability,
+        owners=order.options.owners,
         rate_asked_per_s=plan.rate_per_s,
     )
 

@@ -70,7 +70,11 @@ class SigningHelpers:
                 self._spawn(helper)
 
     def _spawn(self, helper: _Helper) -> None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self._say(f"signing helper {helper.number} cannot be started: {error.strerror}")
+            return
         command = [sys.executable, "-P", "-m", "mta.signing.helper"]
         command += ["--listen", str(socket_path(self._directory, helper.number)), "--control", str(theirs.fileno())]
         try:

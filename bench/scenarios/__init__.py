@@ -35,6 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sessions: int = 0
     size: int = 4_096
     workers: int = 2
+    owners: int = 0
     seed: int = 1
 
 

@@ -15,6 +15,7 @@ MESSAGES = 20_000
 SESSIONS = 50
 CONNECTIONS = 40
 WARM_A_SESSION = 8
+OWNERS = 2
 
 
 def setup(options: Options) -> Setup:
@@ -33,7 +34,10 @@ def setup(options: Options) -> Setup:
         world=world,
         destinations=(
             Destination(
-                name="sink", domains=("sink.test",), connections=CONNECTIONS, owners=min(max(options.workers, 1), 2)
+                name="sink",
+                domains=("sink.test",),
+                connections=CONNECTIONS,
+                owners=min(max(options.workers, 1), options.owners or OWNERS),
             ),
         ),
         plan=plan,

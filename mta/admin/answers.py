@@ -21,6 +21,7 @@ from mta.reporting.questions import Act, List, Metrics, Question, Show, Summary,
 ASKED_AT_ONCE_MAX = 8
 """Requests that workers are asked about at a time; more wait for their turn."""
 COUNTS_KEPT_S = 0.5  # however often health is asked, workers count at most twice a second
+ID_CHARS_SHOWN = 60  # of one that is none
 JSON = "application/json"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,9 +90,10 @@ class Answers:
 
     async def _health(self, request: web.Request) -> web.Response:
         troubles = health.troubles(*await self._count())
-        page = HealthPage("failing" if troubles else "ok")
+        status = "failing" if troubles else "ok"
+        page: object = {"status": status}
         if self._access.knows_token(request.headers):
-            page = HealthPage(page.status, self._version, self._hostname, self._asker.workers, troubles)
+            page = HealthPage(status, self._version, self._hostname, self._asker.workers, troubles)
         return _page(page, 503 if troubles else 200)
 
     async def _workers(self, request: web.Request) -> web.Response:
@@ -123,15 +125,15 @@ class Answers:
     async def _show(self, request: web.Request) -> web.Response:
         message_id = request.match_info["id"]
         if not history.is_id(message_id):
-            fail(404, "no message can have this id")
+            fail(404, f'no message can have the id "{message_id[:ID_CHARS_SHOWN]}"')
         page = gathering.message(await self._ask(Show(message_id)), message_id)
         past = await self._past(message_id)
         page.history, page.history_is_complete = past.events, past.is_complete
         if not page.rows and not page.history:
             doubts = page.problems + ([] if past.is_complete else ["not all of the event log was read"])
             if doubts:
-                fail(404, f"not found, but not everything could be looked through: {'; '.join(doubts)}")
-            fail(404, "no message of this id waits or is in the log")
+                fail(404, f"{message_id} not found, but not everything could be looked through: {'; '.join(doubts)}")
+            fail(404, f"no message {message_id} waits or is in the event log")
         return _page(page)
 
     async def _past(self, message_id: str) -> history.History:
@@ -170,12 +172,13 @@ class Answers:
     async def _resume(self, request: web.Request) -> web.Response:
         with _Wrong():
             by = selecting.who(request.query.get("by", ""))
+        suspension_id = request.match_info["id"]
         try:
-            resumed = await self._suspensions.resume(request.match_info["id"], by)
+            resumed = await self._suspensions.resume(suspension_id, by)
         except OSError as error:
             fail(500, f"the end of the suspension cannot be written down: {error.strerror or error}")
         if resumed is None:
-            fail(404, "no suspension of this id holds")
+            fail(404, f'no suspension "{suspension_id[:ID_CHARS_SHOWN]}" holds; `mta suspend list` shows those that do')
         return _page(SuspensionPage(*resumed))
 
 

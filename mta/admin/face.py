@@ -33,6 +33,7 @@ SWEEP_S = 30.0
 SWEEPS_MAX = 7
 """A connection that is still there after so many sweeps is cut: the longest answer takes two minutes."""
 _log = logging.getLogger("mta.admin")
+PATH_CHARS_SHOWN = 100  # of one that is none
 STOP_S = 1.0  # what is being answered when the server stops has that long
 
 
@@ -145,7 +146,7 @@ class AdminFace:
             except AnswerError as error:
                 response = error_response(error.status, str(error))
             except web.HTTPException as error:
-                response = _in_json(error)
+                response = _in_json(error, request)
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, not the server
                 _log.exception("%s %s", request.method, request.path)
                 response = error_response(500, f"an error of the server's own: {type(error).__name__}")
@@ -156,9 +157,14 @@ class AdminFace:
         return response
 
 
-def _in_json(error: web.HTTPException) -> web.Response:
+def _in_json(error: web.HTTPException, request: web.Request) -> web.Response:
     """aiohttp's own errors (no such path, wrong method, body too large) as every page tells them."""
-    response = error_response(error.status, error.reason)
+    sentences = {
+        404: f'there is no page "{request.path[:PATH_CHARS_SHOWN]}"',
+        405: f"{request.method} is not for this page, but {error.headers.get('Allow', 'another method')}",
+        413: f"the body is larger than {BODY_BYTES_MAX // 1024} KiB",
+    }
+    response = error_response(error.status, sentences.get(error.status, error.reason))
     if allowed := error.headers.get("Allow"):
         response.headers["Allow"] = allowed
     return response

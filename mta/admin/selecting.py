@@ -93,6 +93,7 @@ def checked(selection: Selection) -> Selection:
 def acting_from(body: bytes) -> Acting:
     """The body of an action; one that selects nothing is a mistake, not everything."""
     acting = _decode(body, Acting)
+    _refuse_empty(msgspec.json.decode(body))
     if acting.selection().is_empty:
         raise ValueError('nothing is selected: give a criterion, or "all": true')
     return msgspec.structs.replace(acting, by=who(acting.by))
@@ -101,6 +102,7 @@ def acting_from(body: bytes) -> Acting:
 def wish_from(body: bytes) -> Wish:
     """The body of a new suspension."""
     wish = _decode(body, Wish)
+    _refuse_empty(msgspec.json.decode(body)["selection"])
     selection = checked(wish.selection)
     if selection.is_empty:
         raise ValueError('nothing is selected: give a criterion, or "all": true')
@@ -124,6 +126,13 @@ def _decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"not what is expected: {error}") from None
+
+
+def _refuse_empty(selection: Mapping[str, object]) -> None:
+    """What is empty by a slip of the asking program must not widen what is meant."""
+    for name in _TEXTS:
+        if selection.get(name) == "":
+            raise ValueError(f"{name} is empty: say which, or leave it out")
 
 
 def who(by: str) -> str:

@@ -30,8 +30,9 @@ def load(path: Path) -> list[Suspension]:
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise SuspensionFileError(
-            f"{path} cannot be read: {error}; correct it, or remove it to suspend nothing"
+            f"{path} cannot be read: {why}; correct it, or remove it to suspend nothing"
         ) from error
 
 

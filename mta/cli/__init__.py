@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 EXIT_DONE = 0
 EXIT_WRONG = 1
@@ -33,6 +33,23 @@ COMMANDS = {
     "version": "mta.cli.version",
 }
 """Command -> the module that holds it, in the order of the help."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command: an option that it does not know is told with its own usage and the nearest one that it has."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - one form for all of its overloads
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's, but nothing is left over."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            from mta_policies.located import nearest  # takes a while, and is seldom needed
+
+            option = unknown[0].partition("=")[0]
+            what = f"there is no option {option}" if option.startswith("-") else f"not expected here: {option}"
+            self.error(what + (nearest(option, self._option_string_actions) if option.startswith("-") else ""))
+        return parsed, unknown
 
 
 class Command(Protocol):
@@ -76,7 +93,11 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
         epilog="mta COMMAND --help tells more about a command.",
     )
     subparsers = parser.add_subparsers(
-        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=argparse.ArgumentParser
+        title="commands",
+        metavar="COMMAND",
+        dest="command",
+        required=True,
+        parser_class=cast(type[argparse.ArgumentParser], Parser),
     )
     typed = arguments[0] if arguments else ""
     for name in [typed] if typed in COMMANDS else COMMANDS:

@@ -19,12 +19,13 @@ import msgspec
 
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
 from mta.admin.pages import BY_CHARS_MAX, ErrorPage
-from mta.cli import EXIT_UNAVAILABLE, EXIT_WRONG
-from mta.config import DEFAULT_FILE, load
+from mta.cli import EXIT_UNAVAILABLE, EXIT_WRONG, words
+from mta.config import DEFAULT_FILE, ConfigError, load
 
 CONNECT_S = 5.0
 ANSWER_S = 150.0
 """A worker may take two minutes over a queue of millions."""
+FOREIGN_CHARS_MAX = 60  # of what another program says
 ANSWER_BYTES_MAX = 256 * 1024 * 1024  # a summary of a hundred thousand sites has some 40 MB
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ class Asking:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}".encode()
         status, answer = self._exchange(method, path + ("?" + urlencode(query) if query else ""), body, headers)
+        if status == http.client.UNAUTHORIZED:
+            raise RefusedError(status, self._about_token())
         try:
             if status >= 400:
                 raise RefusedError(status, msgspec.json.decode(answer, type=ErrorPage).error)
@@ -96,6 +99,13 @@ class Asking:
         except msgspec.DecodeError as error:
             what = f"HTTP status {status}" if status >= 400 else str(error)
             raise RefusedError(status, f"its answer is not understood ({what}); is it mta's admin address?") from None
+
+    def _about_token(self) -> str:
+        if self._token:
+            return (
+                f"the server at {self.address} does not take this token; it has the one that [admin] had at its start"
+            )
+        return f"the server at {self.address} wants a token: --token-file FILE, or --config with its configuration"
 
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str | bytes]
@@ -114,6 +124,13 @@ class Asking:
             return response.status, response.read()
         except TimeoutError as error:
             raise NoServerError(f"the server at {self.address} did not answer within {ANSWER_S:.0f} s") from error
+        except http.client.BadStatusLine as error:
+            if isinstance(error, http.client.RemoteDisconnected):
+                raise NoServerError(f"the server at {self.address} broke off: {_why(error)}") from error
+            said = words.shortened(str(error).strip(), FOREIGN_CHARS_MAX)
+            raise NoServerError(
+                f'at {self.address} another program answers: "{said}"; is it mta\'s admin address?'
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NoServerError(f"the server at {self.address} broke off: {_why(error)}") from error
         finally:
@@ -148,20 +165,39 @@ def options() -> argparse.ArgumentParser:
 def asking(args: argparse.Namespace) -> Asking:
     """The server that the arguments name; raises ConfigError as `mta.config.load`, ValueError, OSError."""
     if args.admin is None:
-        admin = load(args.config).admin
-        address, token = admin.address, str(admin.token)
+        try:
+            admin = load(args.config).admin
+        except ConfigError:
+            print(
+                "no server is asked, for the configuration cannot be used; --admin ADDRESS asks one without it",
+                file=sys.stderr,
+            )
+            raise
+        address, token, source = admin.address, str(admin.token), str(args.config)
     else:
-        address, token = args.admin, ""
+        address, token, source = args.admin, "", ""
     if args.token_file is not None:
-        token = args.token_file.read_text(encoding="utf-8").strip()
+        token, source = _token_in(args.token_file), str(args.token_file)
+    if not token.isprintable():  # http.client would show it
+        raise ValueError(f"{source}: what stands there is no token: one line of text is expected")
     return Asking(read_address(address), token)
+
+
+def _token_in(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: what stands there is no token: it is no text") from None
+    if not token:
+        raise ValueError(f"{file}: there is no token in it")
+    return token
 
 
 def failed(command: str, error: Exception) -> int:
     """Say why the server could not be asked; -> the exit status."""
     if isinstance(error, OSError) and error.filename:
         error = OSError(f"{error.filename}: {error.strerror}")
-    print(f"{command}: {error}", file=sys.stderr)
+    print(f"{command}: {words.printable(str(error))}", file=sys.stderr)
     return EXIT_UNAVAILABLE if isinstance(error, NoServerError) else EXIT_WRONG
 
 
@@ -172,7 +208,7 @@ FAILURES = (NoServerError, RefusedError, ValueError, OSError)
 def warn(command: str, problems: Sequence[str]) -> bool:
     """Say what is missing from an answer; -> whether something is."""
     for problem in problems:
-        print(f"{command}: {problem}: what it has is missing here", file=sys.stderr)
+        print(f"{command}: {words.printable(problem)}: what it has is missing here", file=sys.stderr)
     return bool(problems)
 
 

@@ -30,6 +30,8 @@ from mta.signing.keys import RSA_BITS_MAX, RSA_BITS_MIN, KeyFileError, SigningKe
 from mta.signing.published import faults, record_name
 from mta.smtp.grammar import routing_domain
 
+KEYS = "keys"
+"""Where new keys go: a folder that only its owner can look into."""
 RSA_BITS = (
     2048  # what every receiver checks; longer keys do not fit one string of a TXT record and cost four times more
 )
@@ -71,7 +73,7 @@ def add(subparsers: Subparsers) -> None:
     keygen.add_argument("selector", metavar="SELECTOR", type=_selector, help="a name for the key, such as s2026")
     keygen.add_argument("--algorithm", choices=("rsa", "ed25519"), default="rsa", help="default: %(default)s")
     keygen.add_argument("--bits", type=_bits, metavar="N", help=f"of an RSA key; default: {RSA_BITS}")
-    keygen.add_argument("--out", type=Path, metavar="FILE", help="default: DOMAIN.SELECTOR.pem; never overwritten")
+    keygen.add_argument("--out", type=Path, metavar="FILE", help="default: keys/DOMAIN.SELECTOR.pem; never overwritten")
     keygen.set_defaults(run=run_keygen)
 
     txt = actions.add_parser(
@@ -128,9 +130,11 @@ def run_keygen(args: argparse.Namespace) -> int:
     if args.algorithm != "rsa" and args.bits is not None:
         print("mta dkim keygen: --bits is for RSA keys only; an Ed25519 key has one size", file=sys.stderr)
         return EXIT_USAGE
-    path: Path = args.out or Path(f"{args.domain}.{args.selector}.pem")
+    path: Path = args.out or Path(KEYS, f"{args.domain}.{args.selector}.pem")
     pem = new_pem(args.algorithm, args.bits or RSA_BITS)
     try:
+        if args.out is None:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
         _write_key(path, pem)
     except FileExistsError:
         print(

@@ -4,7 +4,6 @@
 queue's files with no server.
 """
 
-import argparse
 from typing import cast
 
 from mta.cli import Subparsers, queue_files, queue_live
@@ -16,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
         "queue", help="look into the queue, and change what waits in it", description=(__doc__ or "").split("\n\n")[1]
     )
     actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=argparse.ArgumentParser
+        title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
     )
     queue_live.add(cast(Subparsers, actions))
     queue_files.add(cast(Subparsers, actions))

@@ -4,7 +4,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -134,7 +134,7 @@ def _site_cells(row: SiteRow, now_s: float) -> list[str]:
         words.ago(row.oldest_s, now_s).removesuffix(" ago"),
         words.until(row.next_s, now_s),
         words.count(row.connections) if row.connections else "",
-        row.waits_for or row.last_reply,
+        _unsited(row.waits_for, row.site) or row.last_reply,
     ]
 
 
@@ -142,8 +142,8 @@ def _site_cells(row: SiteRow, now_s: float) -> list[str]:
 
 
 def _list(args: argparse.Namespace, server: Asking) -> int:
-    show = _list_json if args.json else _list_table
-    problems = show(_pages(server, selection_of(args), args.limit, args.after))
+    pages = _pages(server, selection_of(args), args.limit, args.after)
+    problems = _list_json(pages) if args.json else _list_table(pages, args.limit)
     return EXIT_WRONG if warn(COMMAND, problems) else EXIT_DONE
 
 
@@ -176,13 +176,14 @@ def _list_json(pages: Iterator[ListPage]) -> list[str]:
     return problems
 
 
-def _list_table(pages: Iterator[ListPage]) -> list[str]:
+def _list_table(pages: Iterator[ListPage], limit: int) -> list[str]:
     problems: list[str] = []
     table: words.Table | None = None
     more, last = False, ""
     for page in pages:
         if table is None and page.rows:
-            table = words.Table(_LIST_COLUMNS, words.terminal_columns(), is_whole=not page.more)
+            is_whole = not page.more or 0 < limit <= len(page.rows)
+            table = words.Table(_LIST_COLUMNS, words.terminal_columns(), is_whole=is_whole)
         if table is not None:
             _print(table.lines(_recipient_cells(row, words.now_s()) for row in page.rows))
             last = page.rows[-1].id if page.rows else last
@@ -198,9 +199,9 @@ def _list_table(pages: Iterator[ListPage]) -> list[str]:
 _LIST_COLUMNS = (
     Column("id"),
     Column("recipient", cut=True),
-    Column("sender", cut=True),
+    Column("sender", cut=True, spare=True),
     Column("state"),
-    Column("tried", right=True, optional=True),
+    Column("tried", right=True, optional=True, spare=True),
     Column("age", right=True),
     Column("next try", right=True, optional=True),
     Column("why it waits", cut=True, optional=True),
@@ -222,7 +223,14 @@ def _recipient_cells(row: RecipientRow, now_s: float) -> list[str]:
 
 def _why(row: RecipientRow) -> str:
     """Of what is scheduled the reply that put it off: when it goes on has a column of its own."""
-    return (row.last_reply or row.waits_for) if row.state == "scheduled" else (row.waits_for or row.last_reply)
+    if row.state == "scheduled" and row.last_reply:
+        return row.last_reply
+    return _unsited(row.waits_for, row.site) or row.last_reply
+
+
+def _unsited(waits_for: str, site: str) -> str:
+    """The reason without the site's name, which the row tells already: little of it may fit the terminal."""
+    return waits_for.removeprefix(f"{site}, which ")
 
 
 # -- show --
@@ -233,11 +241,13 @@ def _show(args: argparse.Namespace, server: Asking) -> int:
     if args.json:
         print_json(page)
     else:
-        _print(_message_lines(page, words.now_s()))
+        columns = words.terminal_columns()
+        for line in _message_lines(page, words.now_s(), columns):
+            _print(words.wrapped(line, columns))
     return EXIT_WRONG if warn(COMMAND, page.problems) else EXIT_DONE
 
 
-def _message_lines(page: MessagePage, now_s: float) -> Iterator[str]:
+def _message_lines(page: MessagePage, now_s: float, columns: int | None) -> Iterator[str]:
     yield from words.pairs(_head(page, now_s))
     yield ""
     yield f"{words.several(len(page.rows), 'recipient')} waiting" if page.rows else "nothing of it waits any more"
@@ -247,7 +257,7 @@ def _message_lines(page: MessagePage, now_s: float) -> Iterator[str]:
     if page.history:
         yield ""
         yield "what happened so far"
-        yield from (f"  {line}" for line in words.table(_HISTORY_COLUMNS, map(_event_cells, page.history)))
+        yield from _history_lines(page.history, columns)
     if not page.history_is_complete:
         yield ""
         yield "not all of the event log was looked through: it is too large, or not in a file"
@@ -295,6 +305,21 @@ def _details(row: RecipientRow, now_s: float) -> Iterator[tuple[str, str]]:
 _HISTORY_COLUMNS = (Column("time"), Column("event"), Column("recipient"), Column("host"), Column("what was said"))
 
 
+def _history_lines(history: Sequence[dict[str, Any]], columns: int | None) -> Iterator[str]:
+    """A table; where the terminal is too narrow for it, what was said has lines of its own."""
+    rows = [_event_cells(event) for event in history]
+    lines = [f"  {line}" for line in words.table(_HISTORY_COLUMNS, rows)]
+    if columns is None or all(words.width(line) <= columns for line in lines):
+        yield from lines
+        return
+    headings, *lines = words.table(_HISTORY_COLUMNS[:-1], (row[:-1] for row in rows))
+    yield f"  {headings}"
+    for line, row in zip(lines, rows, strict=True):
+        yield f"  {line}"
+        if row[-1]:
+            yield f"      {words.printable(row[-1])}"
+
+
 def _event_cells(event: dict[str, Any]) -> list[str]:
     recipients = event.get("recipients")
     shown = words.several(len(recipients), "recipient") if isinstance(recipients, list) else ""
@@ -323,7 +348,7 @@ def _act(args: argparse.Namespace, server: Asking) -> int:
     else:
         print(_acted(args.verb, page))
     for problem in page.problems:
-        print(f"{COMMAND}: {problem}: what it has was not touched, or nobody knows", file=sys.stderr)
+        print(f"{COMMAND}: {words.printable(problem)}: what it has was not touched, or nobody knows", file=sys.stderr)
     return EXIT_DONE if page.touched and not page.problems else EXIT_WRONG
 
 

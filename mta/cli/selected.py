@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mta.model.selection import Selection
 from mta_policies.units import duration_s
@@ -26,7 +26,7 @@ def add_select(parser: argparse.ArgumentParser, *, all_is_asked: bool) -> None:
         "SELECT", 'which mail; several criteria must all hold, "*" stands for anything: --sender "*@shop.example"'
     )
     for name, (metavar, text) in _TEXTS.items():
-        group.add_argument(f"--{name}", metavar=metavar, default="", help=text)
+        group.add_argument(f"--{name}", metavar=metavar, type=_criterion, help=text)
     group.add_argument(
         "--older-than", metavar="TIME", type=_duration, default=0.0, help="accepted at least so long ago: 30m, 2h, 1d"
     )
@@ -37,7 +37,7 @@ def add_select(parser: argparse.ArgumentParser, *, all_is_asked: bool) -> None:
 
 def selection_of(args: argparse.Namespace) -> Selection:
     """What the arguments select; empty where they say nothing."""
-    texts = {name: getattr(args, name) for name in _TEXTS}
+    texts: dict[str, Any] = {name: getattr(args, name) or "" for name in _TEXTS}
     named = Selection(**texts, older_than_s=args.older_than)
     return Selection(all=True) if named.is_empty and args.all else named
 
@@ -49,6 +49,13 @@ def must_select(args: argparse.Namespace, verb: str) -> Selection:
         wrong: Callable[[str], NoReturn] = args.wrong_usage
         wrong(f"say which mail to {verb}: --domain, --sender, --id ..., or --all for everything")
     return selection
+
+
+def _criterion(text: str) -> str:
+    """A variable of a script that is empty by mistake must not widen what is meant."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: say which, or leave it out")
+    return text
 
 
 def _duration(text: str) -> float:

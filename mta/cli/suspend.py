@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from mta.admin.pages import REASON_CHARS_MAX, SuspensionPage, SuspensionsPage, Wish
+from mta.admin.selecting import SUSPENSION_S_MAX
 from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
 from mta.cli.asking import FAILURES, Asking, asking, failed, options, print_json, quoted, who
 from mta.cli.selected import add_select, must_select, selection_of
@@ -70,6 +71,8 @@ def _check(args: argparse.Namespace) -> None:
     must_select(args, "suspend")
     if not args.for_s:
         wrong("say for how long: --for 2h")
+    if args.for_s > SUSPENSION_S_MAX:
+        wrong(f"--for is at most {words.span(SUSPENSION_S_MAX)}: who wants it for longer wants a policy")
     if len(args.reason) > REASON_CHARS_MAX:
         wrong(f"the reason is longer than {REASON_CHARS_MAX} characters")
 
@@ -97,7 +100,7 @@ def _resume(args: argparse.Namespace, server: Asking) -> int:
 
 def _told(page: SuspensionPage) -> int:
     for problem in page.problems:
-        print(f"{COMMAND}: {problem}: it hears of this when it is back", file=sys.stderr)
+        print(f"{COMMAND}: {words.printable(problem)}: it hears of this when it is back", file=sys.stderr)
     return EXIT_WRONG if page.problems else EXIT_DONE
 
 

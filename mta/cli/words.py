@@ -6,6 +6,7 @@ On a terminal a table fits the window, so long texts are cut there; in a pipe ev
 
 import shutil
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,11 @@ from datetime import datetime
 from typing import NamedTuple
 
 GAP = "  "
+WRAPPED_INDENT = 2
 COLUMN_CHARS_MIN = 12  # a column that may be cut keeps at least this much
 TERMINAL_COLUMNS_DEFAULT = 80
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_UNITS = ((86400.0, "d", 47.5 * 3600.0), (3600.0, "h", 119.5 * 60.0), (60.0, "min", 59.5), (1.0, "s", 0.0))
+"""Seconds, name, and from how many seconds on: two of a unit, or what would be rounded to as much in the next."""
 
 
 class Column(NamedTuple):
@@ -28,6 +31,8 @@ class Column(NamedTuple):
     """May be shortened so that the table fits a terminal, the widest such column first."""
     optional: bool = False
     """Left out where no row has anything in it."""
+    spare: bool = False
+    """Left out where the terminal is too narrow for all; the last such column first."""
 
 
 def count(number: int) -> str:
@@ -42,8 +47,8 @@ def several(number: int, noun: str) -> str:
 
 def span(seconds: float) -> str:
     """A length of time, rounded to its largest unit: `4 s`, `12 min`, `3 h`, `2 d`."""
-    for size, unit in _UNITS:
-        if seconds >= size * (2 if unit in ("d", "h") else 1) or unit == "s":
+    for size, unit, least in _UNITS:
+        if seconds >= least or unit == "s":
             return f"{max(0, round(seconds / size))} {unit}"
     raise AssertionError("the last unit takes everything")
 
@@ -122,6 +127,14 @@ def shortened(text: str, columns: int) -> str:
     return "".join(kept) + "…"
 
 
+def wrapped(line: str, columns: int | None) -> list[str]:
+    """The line in as many as it needs to fit the terminal, broken at blanks; those that follow stand further in."""
+    if columns is None or width(line) <= columns:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip(" ")) + WRAPPED_INDENT)
+    return textwrap.wrap(line, max(columns, 2 * len(indent)), subsequent_indent=indent, break_on_hyphens=False)
+
+
 def terminal_columns() -> int | None:
     """How wide standard output is, None where it is no terminal."""
     if not sys.stdout.isatty():
@@ -147,7 +160,7 @@ class Table:
     def lines(self, rows: Iterable[Sequence[str]]) -> list[str]:
         """The next lines, the headings before the first. Columns grow where later rows need it."""
         cells = [[printable(cell) for cell in row] for row in rows]
-        if self._is_whole:
+        if not self._has_begun:
             self._leave_out(cells)
         cells = [[row[number] for number in self._kept] for row in cells]
         for number, most in enumerate(self._widths):
@@ -160,13 +173,30 @@ class Table:
         return [_line(row, self._columns, widths) for row in (*headings, *cells)]
 
     def _leave_out(self, cells: Sequence[Sequence[str]]) -> None:
-        self._kept = [
-            number
-            for number, column in enumerate(self._columns)
-            if not column.optional or any(row[number] for row in cells)
-        ]
+        """Columns without anything in them, and those that the terminal is too narrow for."""
+        if self._is_whole:
+            self._kept = [
+                number
+                for number, column in enumerate(self._columns)
+                if not column.optional or any(row[number] for row in cells)
+            ]
+        spare = [number for number in self._kept if self._columns[number].spare]
+        while spare and self._fit is not None and self._least(cells) > self._fit:
+            self._kept.remove(spare.pop())
         self._columns = [self._columns[number] for number in self._kept]
         self._widths = [self._widths[number] for number in self._kept]
+
+    def _least(self, cells: Sequence[Sequence[str]]) -> int:
+        """The columns of the terminal that the kept ones take at least."""
+        widths = (
+            _least_width(self._columns[number], max([self._widths[number], *(width(row[number]) for row in cells)]))
+            for number in self._kept
+        )
+        return sum(widths) + len(GAP) * (len(self._kept) - 1)
+
+
+def _least_width(column: Column, widest: int) -> int:
+    return min(widest, max(COLUMN_CHARS_MIN, width(column.heading))) if column.cut else widest
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], fit: int | None = None) -> list[str]:
@@ -179,7 +209,7 @@ def _fit(widths: list[int], columns: Sequence[Column], fit: int) -> None:
     cuttable = [number for number, column in enumerate(columns) if column.cut]
     while cuttable and sum(widths) + len(GAP) * (len(widths) - 1) > fit:
         widest = max(cuttable, key=lambda number: (widths[number], -number))
-        if widths[widest] <= max(COLUMN_CHARS_MIN, width(columns[widest].heading)):
+        if widths[widest] <= _least_width(columns[widest], widths[widest]):
             return
         widths[widest] -= 1
 

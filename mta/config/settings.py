@@ -191,7 +191,10 @@ class Policies(msgspec.Struct, frozen=True):
     """Limits and retries, one file a mailbox provider."""
 
     directory: Annotated[
-        forms.FilePath, about("Your own files, laid over the shipped ones; the folder need not be there.")
+        forms.FilePath,
+        about(
+            "Your own files, laid over the shipped ones; as long as it is this default, the folder need not be there."
+        ),
     ] = Path("policies")
     disabled: Annotated[tuple[str, ...], about("Shipped policies not wanted, by name.")] = ()
 

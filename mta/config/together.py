@@ -5,6 +5,7 @@ Each check looks only at values that were right by themselves, so that one mista
 
 import ipaddress
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -131,8 +132,11 @@ def _routes(reader: Reader, settings: Settings) -> None:
 
 def _signing(reader: Reader, settings: Settings) -> None:
     for i, key in enumerate(settings.dkim):
-        if reader.is_good("dkim", i, "key"):
-            _file(reader, ("dkim", i, "key"), "key", key.key)
+        here = ("dkim", i, "key")
+        if reader.is_good(*here):
+            _file(reader, here, "key", key.key)
+        if reader.is_good(*here) and key.key.stat().st_mode & stat.S_IRWXO:
+            reader.warn(here, f"key: everybody on this machine can read {key.key}: chmod 600")
     directory = settings.signing.directory
     if directory is not None and not directory.is_dir():
         reader.fail(("signing", "directory"), f"directory: there is no folder {directory}")

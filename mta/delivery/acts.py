@@ -1,8 +1,8 @@
 """Acts: what an admin does to mail that waits: retry, hold, release, cancel.
 
-What they change is in the queue before it holds here, so that it survives a restart: a held recipient is one whose due
-time is beyond all times (`registry.HELD_S`). Recipients in a transaction are left alone. Doing a thing twice is doing
-it once.
+What they change is on stable storage before the admin hears of it: what is held stays held, and what is cancelled
+cancelled, whatever happens. A held recipient is one whose due time is beyond all times (`registry.HELD_S`). Recipients
+in a transaction are left alone. Doing a thing twice is doing it once.
 """
 
 import asyncio
@@ -29,6 +29,11 @@ KNOCKS_AT_ONCE = 250  # sites and domains that are tried anew before there is a 
 KNOCKS_PAUSE_S = 0.05
 PENDING_BYTES_MAX = 32 * 1024 * 1024  # records that the disk does not have yet; beyond it an act waits for the disk
 PENDING_POLL_S = 0.05
+WRITTEN_WAIT_S = 10.0  # how long an act waits for the disk at its end, before it says that it was only half done
+
+
+class NotWrittenError(Exception):
+    """The disk does not take what was done."""
 
 
 class _Places:
@@ -48,7 +53,7 @@ class Acts:
         self._walk = Walk(engine, is_kept_back)
 
     async def act(self, act: Act) -> Acted:
-        """Do it to all that matches. -> how many recipients of how many messages."""
+        """Do it to all that matches. -> how many recipients of how many messages. Raises NotWrittenError."""
         acted = Acted(0, 0)
         places = _Places()
         since_turn = 0
@@ -70,7 +75,24 @@ class Acts:
                     since_turn = 0
                     await self._turn()
         await self._knock(places)
+        if acted.touched:
+            await self._written()
         return acted
+
+    async def _written(self) -> None:
+        """All that was done is on stable storage."""
+        engine = self._engine
+        written: asyncio.Future[None] = engine.loop.create_future()
+
+        def durable() -> None:
+            if not written.done():
+                written.set_result(None)
+
+        engine.store.move_out(0, (), durable)  # of no parts: called when all before it is there
+        try:
+            await asyncio.wait_for(written, WRITTEN_WAIT_S)
+        except TimeoutError:
+            raise NotWrittenError("it was done, but the disk does not take it: a crash would undo it") from None
 
     def _meant(self, selection: Selection, item: ItemStand) -> list[Stand]:
         wall_s = self._engine.clock.wall_s()

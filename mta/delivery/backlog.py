@@ -72,10 +72,17 @@ class Backlog:
         stages = self.stages
         if stages is None:
             return self.head()
-        job = self.head() or next(iter(stages.signing), None)
+        job = self.first()
         if job is not None and job.prefer_host and not is_signed(job):
             self.sign_ahead(self._engine.loop.time())
             job = stages.ready.peek()
+        return job
+
+    def first(self) -> Job | None:
+        """Whose turn it is; where nobody else waits, one that is being signed."""
+        job = self.head()
+        if job is None and self.stages is not None:
+            return next((job for job in self.stages.signing if job.state == SIGNING), None)
         return job
 
     def _is_parked(self, job: Job) -> bool:
@@ -208,18 +215,28 @@ class Backlog:
     def _signed(self, job: Job, reply: Reply | None) -> None:
         """A job is signed, or cannot be."""
         stages = self.stages
-        if stages is None or not stages.leave(job) or job.state != SIGNING:
-            return  # it was taken away meanwhile, or has ended
-        job.state = WAITING
-        if job.envelope is None:  # it was long: nobody but memory looks at its time now
-            self._engine.memory.watch(job)
-        if reply is not None:
-            self._put_off(job, reply)
-        elif self._pool.is_closed:
-            self._engine.route(job)
-        else:
-            stages.ready.push(job.priority, job)
-            self._pool.signed(job)
+        if stages is None or not stages.leave(job):
+            return  # it was taken away meanwhile
+        try:
+            self._go_on(job, stages, reply)
+        except Exception as error:  # noqa: BLE001 - other jobs of the message are told next
+            self._engine.report(error)
+
+    def _go_on(self, job: Job, stages: Stages, reply: Reply | None) -> None:
+        if job.state == SIGNING:  # else it has ended, or is about to
+            job.state = WAITING
+            if job.envelope is None:  # it was long: nobody but memory looks at its time now
+                self._engine.memory.watch(job)
+            if reply is not None:
+                self._put_off(job, reply)
+            elif self._pool.is_closed:
+                self._engine.route(job)
+            else:
+                stages.ready.push(job.priority, job)
+                self._pool.signed(job)
+                return
+        if stages.unsigned:  # a connection that waited for this one has to be given another
+            self._pool.pump()
 
     def _put_off(self, job: Job, reply: Reply) -> None:
         engine = self._engine

@@ -64,7 +64,7 @@ class _Pages:
 class _Site:
     """A row of the summary while it is put together."""
 
-    __slots__ = ("domains", "last_s", "row", "waiting")
+    __slots__ = ("domains", "kept_back", "last_s", "row", "waiting")
 
     def __init__(self, policy: str, site: str) -> None:
         self.row = SiteRow(policy, site)
@@ -72,6 +72,8 @@ class _Site:
         self.last_s = 0.0
         self.waiting = ""
         """Why the first of its recipients that is ready does not go."""
+        self.kept_back = ""
+        """The same of the first that an admin keeps back."""
 
     def add(self, item: ItemStand, stand: Stand) -> None:
         """One recipient more."""
@@ -129,6 +131,8 @@ class Census:
                     site.add(item, stand)
                     if stand.state == "ready" and not site.waiting:
                         site.waiting = self._standings.waits_for(item.envelope, stand)
+                    elif stand.state in ("held", "suspended") and not site.kept_back:
+                        site.kept_back = self._standings.waits_for(item.envelope, stand)
                 if pace.is_due(len(item.stands)):
                     await asyncio.sleep(0)
         for at, site in enumerate(sites.values()):
@@ -142,7 +146,7 @@ class Census:
         """What is said of a site as it is now, not of its recipients."""
         row = site.row
         row.domains = len(site.domains)
-        row.waits_for = site.waiting
+        row.waits_for = site.waiting if row.ready else site.kept_back
         for domain in site.domains:
             found = self._engine.domains.place(domain)
             if found is None or found.name != row.site or not row.site:

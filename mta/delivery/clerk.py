@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mta.delivery import gauges
-from mta.delivery.acts import Acts
+from mta.delivery.acts import Acts, NotWrittenError
 from mta.delivery.census import Census
 from mta.delivery.walk import StoppingError
 from mta.reporting.questions import Act, Answer, Failed, List, Metrics, Question, Show, Summary, Suspend
@@ -41,6 +41,8 @@ class Clerk:
             return await self._answer(question)
         except StoppingError:
             return STOPPING
+        except NotWrittenError as error:
+            return Failed(str(error))
         except Exception as error:  # noqa: BLE001 - one question that fails must not stop the worker
             self._engine.report(error)
             return Failed(f"an error of ours: {type(error).__name__}: {error}")

@@ -261,13 +261,15 @@ class Dispatcher:
         self.store.load_soon(list(wanted), loaded)
 
     def _begin_loaded(self, item: Loaded, parts: Sequence[int], now_s: float) -> None:
-        """Make jobs of these parts, but for those that are in hand, held or not due.
+        """Make jobs of these parts, but for those that are in hand, held, parked or not due.
 
         The wheel may be behind: what the queue says is what holds, and it says so at this moment.
         """
         envelope = self.envelope_of(item)
         seq = item.seq
         wanted = set(parts) - self.registry.in_hand(seq)
+        if self.suspensions.parked_parts:
+            wanted.difference_update(self.suspensions.parked(seq))
         is_handed = seq in self._handed
         self._handed.discard(seq)
         wall_s = self.clock.wall_s()

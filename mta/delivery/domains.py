@@ -31,6 +31,7 @@ FOREVER = float("inf")
 DOMAINS_MAX = 200_000  # known domains beyond this are forgotten, oldest first
 DISPUTED_S = 60.0  # so long after a hand-over mail does not go on without another look
 MOVED_AT_ONCE = 256  # jobs of another worker's whose envelopes one visit to the disk brings back
+BOUNCED_AT_ONCE = 5_000  # jobs of a domain that is no more, given up in one turn of the loop: a few milliseconds
 
 
 class _Waiting:
@@ -194,8 +195,7 @@ class Domains:
         waiting.jobs = [job for job in waiting.jobs if job.state == WAITING]
         if error.permanent:
             del self._waiting[domain]
-            for job in waiting.jobs:
-                engine.fates.bounce(job, "dns", error.reply)
+            self._bounce_some(deque(waiting.jobs), error.reply)
             return
         now_s = engine.loop.time()
         waiting.problem = error.reply
@@ -205,6 +205,13 @@ class Domains:
         waiting.timer = engine.loop.call_later(wait_s, self._again, domain, waiting)
         if waiting.jobs:
             engine.fates.tell_delay(waiting.jobs[0], "dns", error.reply, None, None, wait_s)
+
+    def _bounce_some(self, jobs: deque[Job], reply: Reply) -> None:
+        """These have nowhere to go; whoever of them has another fate before its turn keeps that."""
+        for _ in range(min(len(jobs), BOUNCED_AT_ONCE)):
+            self._engine.fates.bounce(jobs.popleft(), "dns", reply)
+        if jobs:
+            self._engine.loop.call_soon(self._bounce_some, jobs, reply)
 
     def _again(self, domain: str, waiting: _Waiting) -> None:
         waiting.timer = None

@@ -116,8 +116,8 @@ class Memory:
         watched.extend((now_s, job) for job in aside if job.state != ENDED)
 
     def expired(self, jobs_max: int) -> list[Job]:
-        """Cold jobs whose time is over, at most so many."""
-        return [job for job in self._expiries.expired(self._clock.wall_s(), jobs_max) if job.state == WAITING]
+        """Cold jobs whose time is over, at most so many; also those whose signatures are late."""
+        return [job for job in self._expiries.expired(self._clock.wall_s(), jobs_max) if job.state in COOLS]
 
     # back from the disk
 

@@ -384,7 +384,7 @@ class Pool:
         health = self.site.backoff if stage in ("dns", "connect") else self.backoff
         now_s = self._loop.time()
         is_news = health.failed(now_s, self._engine.random.random(), begun_s)
-        head = self._backlog.head() if is_news else None
+        head = self._backlog.first() if is_news else None
         self.site.pump()
         if head is not None and all(channel.is_leaving or channel.is_opening for channel in self.channels):
             wait_s = max(0.0, health.until_s - now_s)

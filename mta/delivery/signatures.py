@@ -83,7 +83,7 @@ class Signatures:
             content = date_header(job.accepted_s) + content
         assert self._signer is not None, "who has keys has a signer"
         prepared = prepare(content, keys, self._clock.wall_s())
-        self._signer.sign(prepared, lambda signatures: self._signed(signature, prepared, signatures))
+        self._signer.sign(prepared, lambda signatures: self._signed(signature, prepared, signatures), job.priority)
         signature.waiting = [done]
         return None
 

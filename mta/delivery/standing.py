@@ -104,7 +104,7 @@ class Standings:
             domain = envelope.recipients[part].domain
             job = jobs.get(part)
             if job is not None:
-                stands.append(self._of_job(state, job, domain, fate))
+                stands.append(self._as_suspended(self._of_job(state, job, domain, fate), envelope))
             else:
                 stands.append(self._without_job(state, domain, fate, parked.get(part), part in leaving))
         return ItemStand(seq, envelope, stands)
@@ -125,6 +125,14 @@ class Standings:
                 suspension = self._engine.suspensions.suspension_of(pool)
                 standing = "ready" if suspension is None else "suspended"
         return Stand(state.part, standing, state.due_s, policy, site_name, job.source, job, pool, fate, suspension)
+
+    def _as_suspended(self, stand: Stand, envelope: Envelope) -> Stand:
+        """What goes no further when its turn comes is told so at once."""
+        suspensions = self._engine.suspensions
+        if stand.state != "ready" or stand.pool is None or not suspensions.active:
+            return stand
+        suspension = suspensions.of_part(stand.pool, envelope, stand.part)
+        return stand if suspension is None else stand._replace(state="suspended", suspension=suspension)
 
     def _without_job(
         self, state: PartState, domain: str, fate: Fate | None, suspension: Suspension | None, is_leaving: bool
@@ -209,6 +217,10 @@ class Standings:
             wait_s = max(site.backoff.wait_s(now_s), pool.backoff.wait_s(now_s))
             stage, reply = pool.failure
             next_try = "being tried now" if wait_s in (0.0, float("inf")) else f"next try in {wait_s:.0f} s"
+            open_now = sum(not channel.is_opening for channel in pool.channels)
+            if open_now:
+                most = f"no more than {open_now:,} connection{'' if open_now == 1 else 's'}"
+                return f"{site.name}, which takes {most} ({stage}: {reply})"
             return f"{site.name}, which does not take mail ({stage}: {reply}); {next_try}"
         limits = pool.limits
         if pool.meter.has_rate and pool.meter.transaction_wait_s(now_s) > 0:

@@ -161,6 +161,15 @@ class Suspensions:
         holding = [held.suspension for held in self._pools if held.is_for(pool)]
         return max(holding, key=lambda each: each.until_s, default=None)
 
+    def of_part(self, pool: Pool, envelope: Envelope, part: int) -> Suspension | None:
+        """The one that will keep a recipient back when its turn comes, where not the whole pool is."""
+        site, age_s = pool.site, self._engine.clock.wall_s() - envelope.received_s
+        facts = facts_of(envelope, part, site.name, site.destination.policy.name, pool.source.name, age_s)
+        holding = [
+            held.suspension for held in self._jobs if held.is_for(pool) and matches(held.suspension.selection, facts)
+        ]
+        return max(holding, key=lambda each: each.until_s, default=None)
+
     def parks(self, pool: Pool, job: Job) -> bool:
         """Take away what is suspended of a job whose turn came.
 

@@ -6,7 +6,7 @@ recorded here, then let go there. What a crash leaves arriving is settled by ask
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Protocol
 
@@ -112,13 +112,14 @@ class Lanes:
         self._lanes[freight.owner].waiting.append(freight)
         self._start(freight.owner)
 
-    def take_back(self, freight: Freight) -> bool:
-        """Do not send it after all; False where it was sent already: then an answer comes, or the other dies."""
-        waiting = self._lanes[freight.owner].waiting
-        if freight in waiting:
-            waiting.remove(freight)
-            return True
-        return False
+    def take_back(self, owner: int, unwanted: Collection[Freight]) -> list[Freight]:
+        """Do not send these after all. -> those that were not sent yet; of the others an answer comes, or the other
+        worker dies."""
+        lane = self._lanes[owner]
+        taken = [freight for freight in lane.waiting if freight in unwanted]
+        if taken:
+            lane.waiting = deque(freight for freight in lane.waiting if freight not in unwanted)
+        return taken
 
     def is_open(self, owner: int) -> bool:
         """Whether nothing is undecided that a former life of either side left."""

@@ -94,6 +94,8 @@ class Mover:
         self.moved_parts = 0
         self.unreadable = 0
         """Moves given up because the content cannot be read; the items stay where they are."""
+        self.is_withdrawn: Callable[[int, frames.Ask], bool] = lambda worker, ask: False
+        """Whether what a worker asks about was given up here while that worker was dead."""
         self.mesh = mesh
         self._me = placement.me
         self._clock = clock
@@ -146,6 +148,9 @@ class Mover:
     def _on_ask(self, link: Link, frame: Frame, body: bytes) -> None:
         assert isinstance(frame, frames.Ask)
         life = link.life
+        if self.is_withdrawn(link.worker, frame):
+            link.answer(life, frames.Living(frame.ref, True))
+            return
         self._ask_here(frame, lambda living: link.answer(life, frames.Living(frame.ref, living)))
 
     def _ask_here(self, ask: frames.Ask, answer: Callable[[bool], None]) -> None:

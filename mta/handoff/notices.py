@@ -8,6 +8,7 @@ waits there, the fate was never recorded, and what arrived is forgotten, for it 
 from collections.abc import Callable
 
 from mta.handoff import frames
+from mta.handoff.lanes import Freight
 from mta.handoff.link import Link
 from mta.handoff.mover import Mover
 from mta.model import envelope as envelopes
@@ -18,11 +19,25 @@ from mta_queue.store import Origin
 WAIT_S = 5.0  # a worker that died is back in less than one; its mail waits that long, ours need not wait for it
 SWEEP_S = 1.0
 
+_AskedAs = tuple[int, int, str, tuple[str, ...]]
+"""Log, seq, message id and recipients of a question."""
+
 
 class _Notice:
     """A notification on its way; a `mta.handoff.lanes.Freight`."""
 
-    __slots__ = ("_content", "_envelope", "_notices", "_on_failed", "_on_taken", "origin", "owner", "since_s", "size")
+    __slots__ = (
+        "_content",
+        "_envelope",
+        "_notices",
+        "_on_failed",
+        "_on_taken",
+        "origin",
+        "owner",
+        "since_s",
+        "size",
+        "was_sent",
+    )
 
     def __init__(
         self,
@@ -39,6 +54,8 @@ class _Notice:
         self.origin = origin
         self.size = len(content)
         self.since_s = since_s
+        self.was_sent = False
+        """A life of the owner perhaps wrote it down."""
         self._notices = notices
         self._envelope = envelope
         self._content = content
@@ -48,8 +65,15 @@ class _Notice:
     def read(self, done: Callable[[bytes | None], None]) -> None:
         done(self._content)
 
+    @property
+    def asked_as(self) -> _AskedAs:
+        """What its owner's question would be."""
+        envelope, origin = self._envelope, self.origin
+        return origin.log, origin.seq, envelope.cause_id, tuple(envelope.cause_recipients or ())
+
     def frame(self, ref: int) -> frames.Move:
         envelope = self._envelope
+        self.was_sent = True
         return frames.Move(ref, envelope.id, envelopes.encode(envelope), *self.origin, [(0.0, b"")])
 
     def record(self, on_durable: Callable[[], None]) -> None:
@@ -81,6 +105,9 @@ class Notices:
         self._pending: dict[_Notice, None] = {}
         self._down_since_s: dict[int, float] = {}
         """Workers that died and have not settled yet."""
+        self._withdrawn: dict[int, set[_AskedAs]] = {}
+        """Of these: what they perhaps wrote down, and what was given up here."""
+        mover.is_withdrawn = self._is_withdrawn
         self._is_sweeping = False
         self._mesh.on_down.append(self._on_down)
         self._mesh.on_settled.append(self._on_settled)
@@ -124,10 +151,17 @@ class Notices:
     def _sweep(self) -> None:
         """Give up what could not even be sent in time; what was sent is answered, or its owner dies."""
         now_s = self._clock.monotonic_s()
-        for notice in list(self._pending):
+        late: dict[int, dict[Freight, _Notice]] = {}
+        for notice in self._pending:
             if now_s - notice.since_s < WAIT_S:
                 break
-            if not self._lanes.is_open(notice.owner) and self._lanes.take_back(notice):
+            if not self._lanes.is_open(notice.owner):
+                late.setdefault(notice.owner, {})[notice] = notice
+        for owner, notices in late.items():
+            for freight in self._lanes.take_back(owner, notices.keys()):
+                notice = notices[freight]
+                if notice.was_sent:
+                    self._withdrawn.setdefault(owner, set()).add(notice.asked_as)
                 notice.fail()
         self._is_sweeping = bool(self._pending)
         if self._is_sweeping:
@@ -138,3 +172,7 @@ class Notices:
 
     def _on_settled(self, link: Link) -> None:
         self._down_since_s.pop(link.worker, None)
+        self._withdrawn.pop(link.worker, None)
+
+    def _is_withdrawn(self, worker: int, ask: frames.Ask) -> bool:
+        return (ask.log, ask.seq, ask.id, tuple(ask.recipients)) in self._withdrawn.get(worker, ())

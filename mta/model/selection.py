@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+NULL_SENDER = "<>"
 PATTERNS_KEPT_MAX = 1_000  # compiled ones, of all selections in use
 
 
@@ -26,6 +27,7 @@ class Selection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     tenant: str = ""
     campaign: str = ""
     sender: str = ""
+    """`<>` for the null sender, as notifications have it."""
     recipient: str = ""
     older_than_s: float = 0.0
     """Accepted at least so many seconds ago."""
@@ -83,7 +85,7 @@ def matches(selection: Selection, facts: Facts) -> bool:
         and _like(selection.source, facts.source)
         and _like(selection.tenant, facts.tenant)
         and _like(selection.campaign, facts.campaign)
-        and _like(selection.sender, facts.sender)
+        and _like(selection.sender, facts.sender or NULL_SENDER)
         and _like(selection.recipient, facts.recipient)
         and facts.age_s >= selection.older_than_s
     )

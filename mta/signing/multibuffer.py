@@ -108,7 +108,10 @@ class MultiBuffer:
         if key.key_id not in self._keys:
             if len(self._keys) >= LANE_KEYS_MAX:
                 self._keys.clear()
-            self._keys[key.key_id] = lane_key(key)
+            try:
+                self._keys[key.key_id] = lane_key(key)
+            except Exception:  # noqa: BLE001 - numbers that do not fit: OpenSSL says whether it can sign with them
+                self._keys[key.key_id] = None
         return self._keys[key.key_id] is not None
 
     def sign(self, digests: Sequence[tuple[SigningKey, bytes]]) -> list[bytes | None]:

@@ -1,9 +1,10 @@
 """The signer: a worker's way to the helper processes that sign.
 
-What is to be signed gathers in one queue. At the end of a turn of the loop it is dealt out to helpers that have little
-to do, and each answer fetches the next batch: one signature alone goes at once, and where there is much to do batches
-grow by themselves. So one worker's mail is signed on all cores. A helper that dies loses nothing: what it had goes
-back to the head of the queue, for another one or for its successor; with no helper at all everything waits.
+What is to be signed gathers in one queue, the most urgent first. At the end of a turn of the loop it is dealt out to
+helpers that have little to do, and each answer fetches the next batch: one signature alone goes at once, and where
+there is much to do batches grow by themselves. So one worker's mail is signed on all cores. A helper that dies loses
+nothing: what it had goes back to the head of the queue, for another one or for its successor; with no helper at all
+everything waits.
 """
 
 import asyncio
@@ -13,9 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from mta.model.envelope import PRIORITY_DEFAULT
 from mta.signing import signing_frames as frames
 from mta.signing.signature import Prepared
 from mta.signing.signing_frames import DONE, GREETING, SIGNED, UNKNOWN, Answer, FrameError, FrameReader
+from mta_queue.timetable import Lane
 
 BATCH_MAX = 16  # digests in one batch: the first of them waits for the last, 5 ms with RSA-2048
 BATCHES_MAX = 2  # a helper has outstanding: while it signs one the next is there already
@@ -31,11 +34,12 @@ Done = Callable[[list[bytes] | None], None]
 class Task:
     """Digests of one message, one for each key that signs it."""
 
-    __slots__ = ("done", "prepared", "tries")
+    __slots__ = ("done", "prepared", "priority", "tries")
 
-    def __init__(self, prepared: Sequence[Prepared], done: Done) -> None:
+    def __init__(self, prepared: Sequence[Prepared], done: Done, priority: int) -> None:
         self.prepared = prepared
         self.done = done
+        self.priority = priority
         self.tries = 0
 
 
@@ -174,7 +178,7 @@ class Signer:
         # Workers prefer different helpers: process ids of neighbours differ by one.
         first = os.getpid() % len(paths) if paths else 0
         self._paths = [*paths[first:], *paths[:first]]
-        self._queue: deque[Task] = deque()
+        self._queue: Lane[Task] = Lane()
         self._wires: list[HelperWire] = []
         self._callers: list[asyncio.Task[None]] = []
         self._is_scheduled = False
@@ -191,15 +195,16 @@ class Signer:
         """All helpers have all they can take: more digests at once would not be signed sooner."""
         return bool(self._queue)
 
-    def sign(self, prepared: Sequence[Prepared], done: Done) -> None:
-        """Have these signed, at least one; `done` is called later, never from here, with a signature for each.
+    def sign(self, prepared: Sequence[Prepared], done: Done, priority: int = PRIORITY_DEFAULT) -> None:
+        """Have these signed, at least one, what is urgent before what waits; `done` is called later, never from here,
+        with a signature for each.
 
         With None where a key cannot be used, and `last_error` says why. While no helper runs it waits.
         """
         if not self._callers:
             self._callers = [self.loop.create_task(self._keep_calling(path)) for path in self._paths]
         self.waiting += 1
-        self._queue.append(Task(prepared, done))
+        self._queue.push(priority, Task(prepared, done, priority))
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._on_turn)
@@ -228,16 +233,21 @@ class Signer:
         queue = self._queue
         tasks: list[Task] = []
         digests = 0
-        while queue and len(tasks) < share:
-            digests += len(queue[0].prepared)
+        while len(tasks) < share and (task := queue.peek()) is not None:
+            digests += len(task.prepared)
             if tasks and digests > BATCH_MAX:
                 break
-            tasks.append(queue.popleft())
+            tasks.append(queue.pop())
         return tasks
+
+    def _put_back(self, tasks: Sequence[Task]) -> None:
+        """They were handed out: before all others as urgent as they are."""
+        for task in reversed(tasks):
+            self._queue.push_front(task.priority, task)
 
     def answered(self, again: Sequence[Task], finished: Sequence[tuple[Task, list[bytes] | None]]) -> None:
         """A batch came back: the helper gets its next one before anything else is done."""
-        self._queue.extendleft(reversed(again))
+        self._put_back(again)
         self.waiting -= len(finished)
         self.flush()
         for task, signatures in finished:
@@ -254,7 +264,7 @@ class Signer:
             self._wires.remove(wire)
         if self._is_closed:
             return
-        self._queue.extendleft(reversed(tasks))
+        self._put_back(tasks)
         self.flush()
 
     def _on_watch(self) -> None:
@@ -303,7 +313,7 @@ class Signer:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        self._queue.clear()
+        self._queue = Lane()
         for wire in list(self._wires):
             wire.batches.clear()
             wire.transport.abort()

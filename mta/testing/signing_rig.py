@@ -94,7 +94,7 @@ class HandSigner:
     def waiting(self) -> int:
         return len(self.queue)
 
-    def sign(self, prepared: Sequence[Prepared], done: Callable[[list[bytes] | None], None]) -> None:
+    def sign(self, prepared: Sequence[Prepared], done: Callable[[list[bytes] | None], None], priority: int = 5) -> None:
         self.asked += 1
         self.queue.append((prepared, done))
         self.max_waiting = max(self.max_waiting, len(self.queue))
@@ -126,7 +126,7 @@ class PromptSigner(HandSigner):
         self._loop = loop
         self.delay_s = delay_s
 
-    def sign(self, prepared: Sequence[Prepared], done: Callable[[list[bytes] | None], None]) -> None:
+    def sign(self, prepared: Sequence[Prepared], done: Callable[[list[bytes] | None], None], priority: int = 5) -> None:
         super().sign(prepared, done)
         self._loop.call_later(self.delay_s, self.finish)
 

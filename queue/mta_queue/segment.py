@@ -21,6 +21,7 @@ ASIDE_SUFFIX = ".aside"
 WINDOW_BYTES = 64 << 10  # read at once where records lie close together or everything is read anyway
 PEEK_BYTES = 1 << 10  # read behind a content that was skipped: a header and the usual envelope
 SEARCH_BYTES = 1 << 20  # read at once while looking for the next whole record behind a damage
+COPY_BYTES = 1 << 20  # written again at once
 
 
 def file_name(number: int) -> str:
@@ -85,6 +86,17 @@ class SegmentWriter:
         self.append((seal,), len(seal))
         if synced:
             self.sync()
+
+
+def make_stable(disk: Disk, file: DiskFile, size_bytes: int) -> None:
+    """What can be read of a segment that was cut short is on stable storage when this returns. Raises OSError.
+
+    A sync alone would not do: after one that failed the kernel takes the pages for clean, so that they can be read
+    until the power is gone, and the next sync says that all is well. Written again, byte for byte, they are not.
+    """
+    for offset in range(0, size_bytes, COPY_BYTES):
+        disk.append(file, offset, (disk.read(file, offset, min(COPY_BYTES, size_bytes - offset)),))
+    disk.sync(file)
 
 
 class SegmentReader:

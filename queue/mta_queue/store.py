@@ -143,7 +143,7 @@ class Store:
         else:
             if not reader.is_sealed:
                 # What is acted on from now on must not vanish with the next power loss.
-                disk.sync(file)
+                segment.make_stable(disk, file, reader.size_bytes)
             rebuilt.take(number, name, reader, verify_content=not reader.is_sealed)
             if reader.is_whole and not reader.is_sealed:
                 seal = record.encode_seal(reader.marker, rebuilt.next_number - 1, number)

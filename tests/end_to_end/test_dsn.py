@@ -208,3 +208,33 @@ async def test_kills_neither_lose_nor_double_notifications(tmp_path: Path, seed:
     events = server.events()
     named = {each["dsn"] for each in events if each["event"] == "bounced"}
     assert named <= {each["id"] for each in events if each["event"] == "received"}
+
+
+async def test_stops_neither_lose_nor_double_notifications(tmp_path: Path) -> None:
+    """The server is stopped while mail bounces, with notifications on their way between its workers: each sender hears
+    of it once, and after every start it goes on."""
+    async with (
+        ToyDns(ZONE) as dns,
+        Sink(profiles()) as sink,
+        RunningServer(tmp_path, dns=dns.address, port=sink.port, policies=POLICIES) as server,
+    ):
+        home = sink.profiles["home"]
+        accepted: list[int] = []
+        statuses: list[int] = []
+        for turn in range(ROUNDS):
+            loading = asyncio.create_task(asyncio.to_thread(hand_in, server.smtp_port, turn * MESSAGES, MESSAGES))
+            goal = len(home.deliveries) + 7 * (turn + 1)
+            await sink.until(lambda goal=goal: len(home.deliveries) >= goal)
+            statuses.append(await server.stop())
+            accepted += await loading
+            await server.start()
+        senders = {f"n{number}@{SENDERS[number % len(SENDERS)]}" for number in accepted}
+        await server.until(lambda: senders <= {notice.recipients[0] for notice in home.deliveries}, "all were told")
+        statuses.append(await server.stop())
+
+    assert statuses == [0] * (ROUNDS + 1)
+    assert "Traceback" not in server.log
+    told = Counter(notice.recipients[0] for notice in home.deliveries)
+    assert set(told.values()) == {1}
+    bounced = Counter(each["sender"] for each in server.events() if each["event"] == "bounced")
+    assert set(bounced) == set(told)

@@ -1,8 +1,10 @@
 """The helpers that the supervisor runs: real processes, found, restarted and ended."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -136,3 +138,19 @@ async def test_a_folder_with_a_long_name(tmp_path: Path):
 
     await watched.signer.close()
     await watched.helpers.stop()
+
+
+async def test_no_descriptor_left(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """A helper that cannot be started for want of a descriptor is started as soon as there is one."""
+    plain = socket.socketpair
+
+    def fails() -> None:
+        monkeypatch.setattr(socket, "socketpair", plain)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket, "socketpair", fails)
+    watched.helpers.start()
+
+    await watched.sign(10)
+    await asyncio.wait_for(watched.has_said.wait(), WITHIN_S)
+    assert watched.said[0] == "signing helper 0 cannot be started: Too many open files"

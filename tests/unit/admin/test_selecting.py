@@ -83,6 +83,8 @@ def test_an_action_says_what_and_who() -> None:
         (body(domain=3), "Expected `str`"),
         (body(older_than_s=-5, domain="x"), "from 0 to ten years"),
         (body(all=True, by="x" * 101), "longer than 100"),
+        (body(tenant="shop", domain=""), "domain is empty"),
+        (body(all=True, sender=""), "sender is empty"),
         (b"", "not what is expected"),
         (b"[]", "not what is expected"),
         (b"\xff", "not what is expected"),
@@ -106,6 +108,7 @@ def test_every_criterion_of_a_selection_can_be_acted_on() -> None:
     ("values", "sentence"),
     [
         ({"selection": {}, "for_s": 5}, "nothing is selected"),
+        ({"selection": {"tenant": "shop", "domain": ""}, "for_s": 5}, "domain is empty"),
         ({"selection": {"all": True}, "for_s": 0}, "over 0"),
         ({"selection": {"all": True}, "for_s": -3}, "over 0"),
         ({"selection": {"all": True}, "for_s": 1e9}, "a year"),

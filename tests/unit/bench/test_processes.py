@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.processes import Memory, MemoryWatch, cpu_s, memory, tree
+from bench.processes import Memory, MemoryWatch, cpu_s, cpu_s_by_name, memory, name_of, tree
 
 BUSY_S = 0.3
 PARENT = """
@@ -117,3 +117,27 @@ def test_a_watch_looks_at_least_at_the_end(process: Process):
 def test_our_own_time_goes_up():
     """This process has worked, or it would not be here."""
     assert cpu_s(os.getpid()) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["/v/bin/python", "-P", "-m", "mta.worker", "--worker", "1", "--epoch", "3"], "mta.worker 1"),
+        (["/v/bin/python", "-m", "mta.signing.helper", "--listen", "/q/links/signer-0.sock"], "mta.signing.helper 0"),
+        (["/v/bin/python", "-m", "bench.sink", "--config", "x.json"], "bench.sink"),
+        (["/v/bin/python3", "/v/bin/mta", "serve"], "mta"),
+        (["/usr/lib/postfix/sbin/qmgr", "-l"], "qmgr"),
+        (["smtpd", "-n", "25"], "smtpd"),
+        ([""], ""),
+    ],
+)
+def test_a_process_is_called_by_what_it_runs(arguments: list[str], name: str) -> None:
+    """Module or program, with its number: what a table of CPU by process needs."""
+    assert name_of(arguments) == name
+
+
+def test_cpu_is_told_by_name() -> None:
+    """This process is among its own."""
+    used = cpu_s_by_name(os.getpid())
+
+    assert sum(used.values()) > 0

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from bench import run as runner
-from bench.__main__ import default_name, in_turn, listing, main
+from bench.__main__ import build_parser, default_name, in_turn, listing, main
 from bench.engines import EnginePlan
 from bench.keys import make_key
 from bench.rig import Rig, is_listening
@@ -209,7 +209,7 @@ def test_the_command_fails_loudly(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "wrong", [[], ["run"], ["run", "nothing"], ["run", "relay", "--messages", "0"], ["run", "relay", "--engine", "x"]]
+    "wrong", [[], ["walk"], ["run", "nothing"], ["run", "relay", "--messages", "0"], ["run", "relay", "--engine", "x"]]
 )
 def test_wrong_usage_is_told(wrong: list[str], capsys: pytest.CaptureFixture[str]):
     """Status 2, as everywhere."""
@@ -218,3 +218,10 @@ def test_wrong_usage_is_told(wrong: list[str], capsys: pytest.CaptureFixture[str
 
     assert error.value.code == 2
     assert "usage: python -m bench" in capsys.readouterr().err
+
+
+def test_a_run_without_a_scenario_relays():
+    """`python -m bench run --engine baseline` is a whole sentence."""
+    args = build_parser().parse_args(["run", "--engine", "baseline"])
+
+    assert (args.scenario, args.engine) == ("relay", "baseline")

@@ -137,3 +137,10 @@ def test_latency_asks_for_a_thousand_a_second():
 
     assert (usual.rate_per_s, faster.rate_per_s) == (1_000.0, 2_000.0)
     assert usual.messages / usual.rate_per_s == faster.messages / faster.rate_per_s
+
+
+def test_a_destination_may_have_one_owner():
+    """As most have: then one worker carries it, and all helpers sign for it."""
+    owners = [setup("relay", **options).destinations[0].owners for options in ({}, {"owners": 1}, {"workers": 1})]
+
+    assert owners == [2, 1, 1]

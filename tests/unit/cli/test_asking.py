@@ -14,6 +14,7 @@ import pytest
 from mta.admin.address import read_address
 from mta.cli import asking
 from mta.cli.asking import Asking, NoServerError, RefusedError
+from mta.config import ConfigError
 from mta.model.selection import Selection
 
 
@@ -115,11 +116,24 @@ def test_another_program_at_that_address_is_recognized(raw: bytes) -> None:
         Asking(read_address(address)).get("/queue", Page)
 
 
-@pytest.mark.parametrize("raw", [b"", b"SSH-2.0-x\r\n", said("200 OK", b"12345")[:-2]])
+@pytest.mark.parametrize("raw", [b"", said("200 OK", b"12345")[:-2]])
 def test_a_connection_that_breaks_off_is_no_answer(raw: bytes) -> None:
     """Nobody knows what the server did."""
     with answering(raw) as (address, _), pytest.raises(NoServerError, match="broke off"):
         Asking(read_address(address)).get("/queue", Page)
+
+
+@pytest.mark.parametrize("raw", [b"SSH-2.0-x\r\n", b"220 mail.test ESMTP\r\n", b"\x1b[2J" * 99 + b"\n"])
+def test_what_speaks_no_http_is_another_program(raw: bytes) -> None:
+    """A wrong port is told as such, with a little of what was said there."""
+    with answering(raw) as (address, _), pytest.raises(NoServerError) as wrong:
+        Asking(read_address(address)).get("/queue", Page)
+
+    text = str(wrong.value)
+    assert text.startswith(f"at {address} another program answers: ")
+    assert text.endswith("; is it mta's admin address?")
+    assert "\n" not in text
+    assert len(text) < 200
 
 
 @pytest.mark.parametrize("address", ["unix:/nowhere/at/all.sock", "127.0.0.1:1"])
@@ -140,6 +154,19 @@ def test_the_configuration_says_where(tmp_path: Path) -> None:
     assert vars(server)["_token"] == "abc"
 
 
+def test_a_configuration_that_is_wrong_keeps_nobody_from_asking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a day on which somebody broke it the server still runs: the way around it is told."""
+    config = tmp_path / "mta.toml"
+    config.write_text("[admni]\n")
+
+    with pytest.raises(ConfigError):
+        asking.asking(arguments("--config", str(config)))
+
+    assert "--admin ADDRESS asks one" in capsys.readouterr().err
+
+
 def test_options_say_where_instead(tmp_path: Path) -> None:
     """No configuration is read then; the token comes from a file, without its line end."""
     (tmp_path / "token").write_text("abc\n")
@@ -147,6 +174,52 @@ def test_options_say_where_instead(tmp_path: Path) -> None:
     server = asking.asking(arguments("--admin", "[::1]:8025", "--token-file", str(tmp_path / "token")))
 
     assert (str(server.address), vars(server)["_token"]) == ("[::1]:8025", "abc")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "there is no token in it"),
+        (b" \n", "there is no token in it"),
+        (b"geheim\nzwei\n", "no token: one line of text is expected"),
+        (b"geheim\x1b[2J", "no token: one line of text is expected"),
+        (b"geheim\xff\xfe", "no token: it is no text"),
+    ],
+)
+def test_a_token_file_that_is_wrong_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
+    """With what is wrong, and without anything that stands in it."""
+    file = tmp_path / "admin.token"
+    file.write_bytes(content)
+
+    with pytest.raises(ValueError, match=sentence) as wrong:
+        asking.asking(arguments("--admin", "127.0.0.1:1", "--token-file", str(file)))
+
+    assert str(wrong.value).startswith(f"{file}: ")
+    assert "geheim" not in str(wrong.value)
+
+
+def test_a_token_of_two_lines_in_the_configuration(tmp_path: Path) -> None:
+    """Is not shown either: the sentence names the file."""
+    config = tmp_path / "mta.toml"
+    config.write_text('[admin]\ntoken = "geheim\\nzwei"\n')
+
+    with pytest.raises(ValueError, match="no token") as wrong:
+        asking.asking(arguments("--config", str(config)))
+
+    assert str(config) in str(wrong.value)
+    assert "geheim" not in str(wrong.value)
+
+
+def test_what_a_server_says_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even in an error or in what it says to be missing."""
+    asking.failed("mta queue", RefusedError(400, "no \x1b[2J\nno"))
+    asking.warn("mta queue", ["worker 1 \x1b]0;x\x07"])
+
+    err = capsys.readouterr().err
+    assert err.isascii()
+    assert err.count("\n") == 2
+    assert "\x1b" not in err
+    assert "\x07" not in err
 
 
 def test_failures_have_their_status(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,12 +98,18 @@ def test_keygen_shows_configuration(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_keygen_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --out the file's name says whose key it is."""
+    """Without --out the file's name says whose key it is, in a folder that nobody else can look into."""
     monkeypatch.chdir(tmp_path)
 
     main(["dkim", "keygen", "shop.test", "s2026", "--algorithm", "ed25519"])
 
-    assert [path.name for path in tmp_path.iterdir()] == ["shop.test.s2026.pem"]
+    main(["dkim", "keygen", "shop.test", "s2027", "--algorithm", "ed25519"])
+
+    keys = tmp_path / "keys"
+    assert list(tmp_path.iterdir()) == [keys]
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+    assert sorted(path.name for path in keys.iterdir()) == ["shop.test.s2026.pem", "shop.test.s2027.pem"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys.iterdir()} == {0o600}
 
 
 def test_keygen_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

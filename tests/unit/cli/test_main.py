@@ -97,6 +97,29 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert said.err.startswith("usage: mta")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "hint"),
+    [
+        (["queue", "list", "--domian", "x"], "mta queue list", "there is no option --domian; did you mean --domain?"),
+        (["queue", "cancel", "--al=1"], "mta queue cancel", "ignored explicit argument"),
+        (["dkim", "keygen", "a.test", "s1", "--bit5", "2048"], "mta dkim keygen", "did you mean --bits?"),
+        (["policy", "list", "google"], "mta policy list", "not expected here: google"),
+        (["suspend", "--domian=a.test"], "mta suspend", "did you mean --domain?"),
+    ],
+)
+def test_a_slip_is_told_with_the_commands_own_usage(
+    arguments: list[str], usage: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with that of `mta`, which knows none of its options; the nearest known one is named."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+
+    err = capsys.readouterr().err
+    assert end.value.code == 2
+    assert err.startswith(f"usage: {usage}")
+    assert hint in err
+
+
 def test_status_is_the_commands(fake_command: ModuleType) -> None:
     """What a command returns is the exit status."""
     vars(fake_command)["run"] = lambda args: 69

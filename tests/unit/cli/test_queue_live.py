@@ -337,7 +337,7 @@ def test_actions_say_what_they_did(
 
 
 @pytest.mark.parametrize("verb", ["retry", "hold", "release", "cancel"])
-@pytest.mark.parametrize("options", [[], ["--domain", ""], ["--json"]])
+@pytest.mark.parametrize("options", [[], ["--json"]])
 def test_actions_without_select_are_wrong_usage(
     run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str], verb: str, options: list[str]
 ) -> None:
@@ -347,6 +347,19 @@ def test_actions_without_select_are_wrong_usage(
 
     assert end.value.code == 2
     assert f"say which mail to {verb}: --domain" in capsys.readouterr().err
+    assert asker.asked == []
+
+
+@pytest.mark.parametrize("action", ["cancel", "hold", "summary", "list"])
+def test_an_empty_criterion_is_wrong_usage(
+    run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str], action: str
+) -> None:
+    """A variable that is empty by mistake must not turn "the shop's mail to this domain" into all of the shop's."""
+    with pytest.raises(SystemExit) as end:
+        run(action, "--tenant", "shop", "--domain", "")
+
+    assert end.value.code == 2
+    assert "argument --domain: it is empty" in capsys.readouterr().err
     assert asker.asked == []
 
 
@@ -433,17 +446,22 @@ def test_a_mistaken_address(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_token_is_shown_to_the_server(asker: FakeAsker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a file; without it the server's refusal is told."""
+    """From a file; without it, or with a wrong one, what to do about it is told."""
     asker.answers[Summary] = [Summarized([]), Summarized([])]
     (tmp_path / "token").write_text("geheimnis-日本\n")
     with face_in_thread(asker, tmp_path, token="geheimnis-日本") as address:
         known = parsed("summary", "--admin", address, "--token-file", str(tmp_path / "token"))
-        unknown = parsed("summary", "--admin", address)
+        none = parsed("summary", "--admin", address)
+        (tmp_path / "old").write_text("another\n")
+        wrong = parsed("summary", "--admin", address, "--token-file", str(tmp_path / "old"))
 
-        statuses = [args.run(args) for args in (known, unknown)]
+        statuses = [args.run(args) for args in (known, none, wrong)]
 
-    assert statuses == [0, 1]
-    assert "the token is missing or wrong" in capsys.readouterr().err
+    missing, refused = capsys.readouterr().err.splitlines()
+    assert statuses == [0, 1, 1]
+    assert missing.endswith("wants a token: --token-file FILE, or --config with its configuration")
+    assert "does not take this token" in refused
+    assert "another" not in refused
 
 
 def test_on_a_terminal_tables_fit(
@@ -462,3 +480,36 @@ def test_on_a_terminal_tables_fit(
     assert max(map(len, piped.splitlines())) > 300
     assert max(map(len, shown.splitlines())) <= 120
     assert ID in shown
+
+
+def test_on_eighty_columns_nothing_wraps(
+    run: Run, asker: FakeAsker, events: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither tables nor what is told of one message; what matters is still there, from its beginning."""
+    down = (
+        "mx.x.test, which does not take mail (connect: 451 4.4.1 cannot connect: Connection refused); next try in 9 s"
+    )
+    waiting = row(recipient="somebody@x.test", state="ready", site="mx.x.test", waits_for=down)
+    site = SiteRow("default", "mx.x.test", 1, 503, scheduled=3, oldest_s=NOW_S - 9, next_s=NOW_S + 3000, waits_for=down)
+    told = {"event": "bounced", "time": NOW_S, "id": ID, "recipient": "c@y.test", "host": "mx.y.test", "code": 550}
+    events.write_text(json.dumps(told | {"text": "No such user here " * 9}, separators=(",", ":")) + "\n")
+    asker.answers[List] = [Listed([waiting, row(attempts=3, next_s=NOW_S + 9)], more=True), Listed([])]
+    asker.answers[Summary] = [Summarized([site], 503), Summarized([])]
+    asker.answers[Show] = [Shown([waiting]), Shown([])]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+
+    pages = []
+    for words_typed in (["summary"], ["list", "--limit", "2"], ["show", ID]):
+        run(*words_typed)
+        pages.append(capsys.readouterr().out)
+    summary, listing, shown = pages
+
+    assert [line for page in pages for line in page.splitlines() if len(line) > 80] == []
+    assert "  does not take" in summary
+    assert "  does not t" in listing
+    assert ID in listing
+    assert "sender" not in listing
+    assert "next try" in listing
+    assert down in " ".join(shown.split())
+    assert "\n      550 No such user here" in shown

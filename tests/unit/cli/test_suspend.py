@@ -84,7 +84,9 @@ def test_what_does_not_hold_cannot_be_resumed(run: Run, capsys: pytest.CaptureFi
     status = run("resume", "s123")
 
     assert status == 1
-    assert capsys.readouterr().err == "mta suspend: no suspension of this id holds\n"
+    assert (
+        capsys.readouterr().err == 'mta suspend: no suspension "s123" holds; `mta suspend list` shows those that do\n'
+    )
 
 
 def test_a_worker_that_is_down_is_named(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,12 +131,14 @@ def test_wrong_usage(
     assert asker.asked == []
 
 
-def test_too_long_a_time_is_the_servers_to_refuse(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 1, in its words."""
-    status = run("--all", "--for", "500d")
+def test_too_long_a_time_is_wrong_usage(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the words of whoever types, and nobody is asked."""
+    with pytest.raises(SystemExit) as end:
+        run("--all", "--for", "500d")
 
-    assert status == 1
-    assert "a year" in capsys.readouterr().err
+    assert end.value.code == 2
+    assert "--for is at most 366 d" in capsys.readouterr().err
+    assert asker.asked == []
 
 
 def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,15 +17,18 @@ NOW_S = 1_750_000_000.0
     [
         (0, "0 s"),
         (0.4, "0 s"),
-        (59.9, "60 s"),
+        (59.4, "59 s"),
+        (59.9, "1 min"),
         (60, "1 min"),
         (89, "1 min"),
         (119, "2 min"),
         (3600, "60 min"),
-        (7199, "120 min"),
+        (7000, "117 min"),
+        (7199, "2 h"),
         (7200, "2 h"),
         (86400, "24 h"),
-        (2 * 86400 - 1, "48 h"),
+        (2 * 86400 - 7200, "46 h"),
+        (2 * 86400 - 1, "2 d"),
         (2 * 86400, "2 d"),
         (400 * 86400, "400 d"),
         (-5, "0 s"),
@@ -168,3 +171,32 @@ def test_parts_fit_the_terminal_as_well() -> None:
 
     assert len(lines) == 3
     assert max(map(words.width, lines)) <= 40
+
+
+def test_columns_to_spare_go_first_where_it_is_narrow() -> None:
+    """The last of them first, and only as many as must."""
+    columns = [
+        Column("id"),
+        Column("sender", cut=True, spare=True),
+        Column("tried", spare=True),
+        Column("why", cut=True),
+    ]
+    rows = [["1jzq8x5v0abcde00001", "news@shop.example", "3", "the other side does not take mail"]]
+
+    lines = {fit: words.table(columns, rows, fit)[0].split() for fit in (80, 50, 40)}
+
+    assert lines == {80: ["id", "sender", "tried", "why"], 50: ["id", "sender", "why"], 40: ["id", "why"]}
+    assert all(words.width(line) <= fit for fit in (80, 50, 40) for line in words.table(columns, rows, fit))
+
+
+@given(st.text(alphabet="ab 日", max_size=60), st.integers(20, 40))
+def test_what_is_wrapped_keeps_every_word(text: str, columns: int) -> None:
+    """Lines that follow stand further in; without a terminal there is one."""
+    line = "  x" + text
+
+    parts = words.wrapped(line, columns)
+
+    assert "".join("".join(parts).split()) == "".join(line.split())
+    assert all(len(part) <= columns for part in parts)
+    assert all(part.startswith("    ") for part in parts[1:])
+    assert words.wrapped(line, None) == [line]

@@ -12,14 +12,16 @@ import pytest
 from bench.sink import Profile, Sink
 from mta.delivery.clerk import Clerk
 from mta.delivery.job import LOADING, SIGNING, Job
-from mta.delivery.registry import HELD_S
+from mta.delivery.registry import HELD_S, is_held
 from mta.model import envelope as envelopes
+from mta.model.selection import Selection
 from mta.reporting.events import Events
-from mta.reporting.questions import Acted
+from mta.reporting.questions import Act, Acted, Failed
 from mta.reporting.retelling import tell_again
 from mta.resolve.errors import no_answer
 from mta.resolve.sites import MailHosts, MxHost
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names, slow_signatures
+from mta.testing.memory_disk import MemoryDisk
 from mta.testing.swift_loop import SwiftLoop, swiftly
 from mta_queue.store import Origin, Store
 
@@ -112,6 +114,49 @@ async def test_held_mail_is_held_after_a_restart(loop: SwiftLoop, tmp_path: Path
         "tempfail.1@a.test": 2,
         "new@a.test": 1,
     }
+
+
+@swiftly
+async def test_what_an_admin_heard_of_is_on_stable_storage(loop: SwiftLoop, tmp_path: Path):
+    """The power is lost at the moment of the answer: what was held is held, what was cancelled is no more."""
+    for seed in range(10):
+        (tmp_path / str(seed)).mkdir()
+        rig = DeliveryRig(loop, tmp_path / str(seed), port=1, disk=MemoryDisk(seed))
+        rig.resolver.found["a.test"] = no_answer("a.test", "timeout")
+        held, free = rig.send("held@a.test"), rig.send("released@a.test")
+        rig.send("cancelled@a.test")
+        await asyncio.sleep(1)
+        await rig.act("hold")
+        await rig.act("release", id=free)
+        await rig.act("cancel", recipient="cancelled@*")
+        rig.disk.lose_power()
+
+        found = Store(Path("/queue/0"), disk=rig.disk).open().waiting
+        await rig.stop()
+
+        assert [(item_id, is_held(due_s)) for _, item_id, ((_, due_s),) in found] == [(held, True), (free, False)]
+
+
+@swiftly
+async def test_a_disk_that_does_not_take_it_is_told(loop: SwiftLoop, tmp_path: Path):
+    """It holds until a crash, and whoever asked knows that."""
+    rig = DeliveryRig(loop, tmp_path, port=1)
+    rig.resolver.found["a.test"] = no_answer("a.test", "timeout")
+    rig.send("x@a.test")
+    await asyncio.sleep(1)
+
+    def refuse(operation: str, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    rig.disk.on_call = refuse
+    answer = await rig.clerk.answer(Act("hold", Selection(all=True)))
+    rig.disk.on_call = lambda operation, path: None
+    await rig.stop()
+
+    assert isinstance(answer, Failed)
+    assert "the disk does not take it" in answer.error
+    assert rig.dispatcher.held == 1
+    assert rig.dispatcher.errors == 0
 
 
 @swiftly

@@ -285,3 +285,92 @@ async def test_suspended_after_it_was_signed(loop: SwiftLoop, tmp_path: Path):
         assert len(suspensions.parked) == 1
         assert sink.messages == 0
         await rig.stop()
+
+
+@swiftly
+async def test_refused_signatures_hold_up_nobody(loop: SwiftLoop, tmp_path: Path):
+    """Where all that was begun cannot be signed the next is begun at once, on a connection that has nothing to do."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signing(loop, signer), default=ONE)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in names(20, "a.test"):
+            rig.send(name, content=CONTENT, from_domain="shop.test")
+        await asyncio.sleep(1.0)
+        begun = len(signer.queue)
+        assert begun < 20
+
+        for _ in range(begun):
+            signer.refuse("no such key")
+        assert signer.queue
+        signer.finish(len(signer.queue))
+        await asyncio.sleep(1.0)
+        assert len(rig.events("deferred")) == begun
+        assert rig.events("delivered")
+        while rig.finals < 20:
+            signer.finish(len(signer.queue))
+            await asyncio.sleep(0.05)
+        await rig.settled()
+        await rig.stop()
+
+
+@swiftly
+async def test_ended_while_signing_holds_up_nobody(loop: SwiftLoop, tmp_path: Path):
+    """Where all that was begun is cancelled meanwhile the mail behind it is begun when the signatures come."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signing(loop, signer), default=ONE)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        for name in names(SIGNED_AHEAD_MAX, "a.test"):
+            rig.send(name, content=CONTENT, from_domain="shop.test", campaign="stopped")
+            await asyncio.sleep(0.01)
+        begun = len(signer.queue)
+        assert begun == SIGNED_AHEAD_MAX
+        for name in names(10, "a.test"):
+            rig.send(f"other{name}", content=CONTENT, from_domain="shop.test")
+        await asyncio.sleep(1.0)
+        assert len(signer.queue) == begun
+
+        await rig.act("cancel", campaign="stopped")
+        signer.finish(begun)
+        assert signer.queue
+        while rig.finals < begun + 10:
+            signer.finish(len(signer.queue))
+            await asyncio.sleep(0.05)
+        await rig.settled()
+        await rig.stop()
+
+    assert len(rig.events("delivered")) == 10
+
+
+@swiftly
+async def test_down_site_is_told_while_all_is_signed(loop: SwiftLoop, tmp_path: Path):
+    """A site that takes no connection is told of in the event log, though the only message is still being signed."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signing(loop, signer))
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("b@a.test", content=CONTENT, from_domain="shop.test")
+        await asyncio.sleep(1.0)
+
+        [deferred, *_] = rig.events("deferred")
+        assert deferred["stage"] == "connect"
+        await rig.stop()
+
+
+@swiftly
+async def test_no_connection_for_what_has_ended(loop: SwiftLoop, tmp_path: Path):
+    """Mail that was cancelled while it was being signed is no reason to open a connection."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a", latency_s=1.0)]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signing(loop, signer), idle_timeout_s=1.0)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("b@a.test", content=CONTENT, from_domain="shop.test")
+        await asyncio.sleep(0.5)
+        await rig.act("cancel")
+        await asyncio.sleep(60.0)
+
+        assert sink.profiles["a"].connections_total == 1
+        signer.finish()
+        await rig.settled()
+        await rig.stop()

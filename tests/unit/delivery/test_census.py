@@ -71,7 +71,7 @@ async def test_every_recipient_is_in_one_state(loop: SwiftLoop, tmp_path: Path):
 
     a, slow, b, lost = found["mx.a.test"], found["mx.slow.test"], found[""], found[""]
     assert (a.policy, a.domains) == ("default", 1)
-    assert (a.ready, a.scheduled, a.held, a.suspended, a.sending) == (2, 2, 0, 0, 0)
+    assert (a.ready, a.scheduled, a.held, a.suspended, a.sending) == (1, 2, 0, 1, 0)
     assert a.next_s == pytest.approx(began_s + 300, abs=1)
     assert "full" in a.last_reply or "4.3.0" in a.last_reply
     assert "mx.a.test, which does not take mail (connect" in a.waits_for
@@ -276,6 +276,23 @@ async def test_what_holds_mail_up_is_said(loop: SwiftLoop, tmp_path: Path):
     assert sentences == {"", "the limit of 3 connections"}
     assert isinstance(last, Shown)
     assert last.rows[0].waits_for == "the limit of 3 connections; 6 before it"
+
+
+@swiftly
+async def test_what_a_suspension_means_is_suspended_before_its_turn(loop: SwiftLoop, tmp_path: Path):
+    """Behind a site that is down nothing has its turn: what would be kept back then is told so at once."""
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        rig.send("x@a.test", tenant="shop")
+        rig.send("y@a.test", tenant="boss")
+        await rig.until(lambda: bool(rig.events("deferred")))
+        await rig.suspend(rig.suspension(tenant="sh*"))
+        found = await rows(rig)
+        only_shop = await summary(rig, tenant="shop")
+        await rig.stop()
+    assert (found["x@a.test"].state, found["y@a.test"].state) == ("suspended", "ready")
+    assert found["x@a.test"].waits_for == "the end of suspension s1 (because)"
+    assert (only_shop["mx.a.test"].suspended, only_shop["mx.a.test"].waits_for) == (1, found["x@a.test"].waits_for)
 
 
 @swiftly

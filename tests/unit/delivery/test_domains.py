@@ -9,7 +9,7 @@ from bench.sink import Profile, Sink
 from mta.delivery import domains
 from mta.handoff.frames import Told
 from mta.handoff.placement import Placement
-from mta.resolve.errors import no_answer
+from mta.resolve.errors import no_answer, no_domain
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
 
@@ -181,3 +181,26 @@ async def test_a_reload_asks_anew_for_what_waits(loop: SwiftLoop, tmp_path: Path
         await rig.stop()
 
     assert sink.messages == 5
+
+
+@swiftly
+async def test_a_domain_that_vanishes_is_given_up_bit_by_bit(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The loop turns in between; what an admin cancels meanwhile does not bounce too."""
+    monkeypatch.setattr(domains, "BOUNCED_AT_ONCE", 1)
+    rig = DeliveryRig(loop, tmp_path, port=1)
+    rig.resolver.found["a.test"] = no_answer("a.test", "timeout")
+    for name in names(200, "a.test"):
+        rig.send(name)
+    await asyncio.sleep(5)
+    rig.resolver.found["a.test"] = no_domain("a.test")
+
+    await rig.act("retry")
+    await asyncio.sleep(0)
+    await rig.act("cancel")
+    await rig.settled()
+    await rig.stop()
+
+    assert rig.events("bounced")
+    assert rig.events("cancelled")

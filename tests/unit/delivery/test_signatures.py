@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.sink import Profile, Sink
 from mta.delivery.job import SIGNING, WAITING, Job, Signature
 from mta.delivery.signatures import Signatures
@@ -359,15 +361,16 @@ async def test_helpers_are_down(loop: SwiftLoop, tmp_path: Path):
 
 @swiftly
 async def test_expires_while_it_is_signed(loop: SwiftLoop, tmp_path: Path):
-    """A message whose signature never comes is given up in time, when it does come it is not sent."""
+    """A message whose signature does not come is given up in time; when it comes after all nothing is sent."""
     signer = HandSigner()
     signatures = Signatures(FakeRing({"shop.test": [KEY]}).as_ring(), signer.as_signer(), loop)
     async with Sink([Profile(name="a")]) as sink:
         rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signatures)
         rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
         rig.send("b@a.test", content=CONTENT, from_domain="shop.test", expire_s=60.0)
-        await asyncio.sleep(100.0)
+        await asyncio.sleep(65.0)
 
+        assert len(rig.events("expired")) == 1
         signer.finish()
         await rig.settled(30.0)
         await rig.stop()
@@ -529,11 +532,11 @@ async def test_cannot_be_prepared(loop: SwiftLoop, tmp_path: Path):
     signatures = Signatures(FakeRing({"shop.test": [KEY]}).as_ring(), signer.as_signer(), loop)
     plain, asked = signer.sign, []
 
-    def sign(prepared: Any, done: Any) -> None:
+    def sign(prepared: Any, done: Any, priority: int = 5) -> None:
         asked.append(loop.time())
         if len(asked) == 1:
             raise ValueError("a bug")
-        plain(prepared, done)
+        plain(prepared, done, priority)
 
     signer.sign = sign
     async with Sink([Profile(name="a")]) as sink:
@@ -546,5 +549,34 @@ async def test_cannot_be_prepared(loop: SwiftLoop, tmp_path: Path):
 
     assert len(asked) == 3
     assert asked[2] - asked[1] > 500
+    assert [str(problem["exception"]) for problem in loop.problems] == ["a bug"]
+    loop.problems.clear()
+
+
+@swiftly
+async def test_error_beside_others_of_the_message(loop: SwiftLoop, tmp_path: Path):
+    """An error of ours at one site keeps the message's other sites from nothing."""
+    signer = HandSigner()
+    signatures = Signatures(FakeRing({"shop.test": [KEY]}).as_ring(), signer.as_signer(), loop)
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signatures)
+        rig.domains_of(sink.profiles)
+        rig.send("b@a.test", "b@b.test", content=CONTENT, from_domain="shop.test")
+        await asyncio.sleep(1.0)
+        [site] = [site for site in rig.dispatcher.domains.sites.values() if site.name == "mx.a.test"]
+        [pool] = site.pools.values()
+
+        def fails(job: Job) -> None:
+            raise ValueError("a bug")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pool, "signed", fails)
+            signer.finish()
+        await asyncio.sleep(1.0)
+        assert [line["recipient"] for line in rig.events("delivered")] == ["b@b.test"]
+        pool.pump()
+        await rig.settled()
+        await rig.stop()
+
     assert [str(problem["exception"]) for problem in loop.problems] == ["a bug"]
     loop.problems.clear()

@@ -14,6 +14,7 @@ from mta.testing.memory_disk import PowerLost
 
 DOMAINS = [f"d{number}.example" for number in range(6)]
 SENDER_DOMAINS = ["s0.example", "s1.example"]
+ABSENCES_S = (1.0, 5.0, 61.0, 1.0)  # notifications are given up, and what they tell about is tried again
 
 
 class Run:
@@ -84,7 +85,7 @@ class Run:
                 self.machine.crash(self.losing_power, power_lost=True)
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", [*range(150), 3353])  # the last: a failed sync, a kill, a power loss
 def test_crashes_at_random(seed: int) -> None:
     """Whatever dies whenever, and whatever the disk refuses: the promise holds, and nothing is left behind."""
     run = Run(seed)
@@ -156,6 +157,35 @@ def test_crash_at_every_step(scenario: Callable[[Machine], None], power_lost: bo
                 machine.check()
                 if scenario is one_owner and number == 1:
                     assert machine.answers("000000") == [b"250"], steps
+
+
+@pytest.mark.parametrize("power_lost", [False, True], ids=["killed", "power"])
+@pytest.mark.parametrize("scenario", [told_there, told_by_two])
+def test_long_absence_after_every_step(scenario: Callable[[Machine], None], power_lost: bool) -> None:
+    """A worker dies after each step and stays away until the others have given up what they would tell it, and have
+    tried again: what was refused is taken now. Nobody is told that it was not."""
+
+    def begin() -> Machine:
+        machine = Machine(3)
+        machine.owners = {f"d{number}.example": number for number in range(3)}
+        for number in range(3):
+            machine.start(number)
+        machine.run()
+        scenario(machine)
+        return machine
+
+    for steps in range(begin().run() + 1):
+        for number in range(3):
+            for lose_sent in (False, True):
+                machine = begin()
+                machine.run(steps)
+                machine.crash(number, power_lost, lose_sent)
+                machine.refuses = lambda address: False
+                for seconds in ABSENCES_S:
+                    machine.run()
+                    machine.pass_time(seconds)
+                machine.recover()
+                machine.check()
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (0, 2)])

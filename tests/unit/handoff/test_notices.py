@@ -277,3 +277,34 @@ def test_left_in_a_log_without_a_worker() -> None:
 
     assert smaller.worker(0).emptied == [2]
     assert smaller.delivered == {("n", "s@d2.example"): 1}
+
+
+@pytest.mark.parametrize("is_back_before", [False, True])
+def test_given_up_is_given_up_for_good(is_back_before: bool) -> None:
+    """The owner wrote it down and died before it could say so, and stayed away until the recipient was tried again:
+    what became of that is no answer to its question. It was delivered, and nobody is told that it was not."""
+    machine = linked()
+    cause = Cause(machine)
+    cause.send()
+    while not machine.worker(1).store.items:
+        for pipe in machine.pipes[:]:
+            machine.carry(pipe)
+        cause.worker.loop.settle()
+    machine.worker(1).loop.settle()
+    machine.crash(1, lose_sent=True)
+    for _ in range(int(WAIT_S) + 2):
+        machine.run()
+        machine.pass_time(1.0)
+    assert cause.failed == 1
+    if is_back_before:
+        machine.start(1)
+        machine.run()
+        machine.crash(1)
+        machine.run()
+
+    cause.worker.store.finish(cause.seq, [0], NOTE)
+    machine.recover()
+
+    assert machine.delivered == {}
+    assert machine.worker(1).store.items == 0
+    assert cause.worker.notices.pending == cause.worker.mover.moving == 0

@@ -88,3 +88,12 @@ def test_it_is_told_as_it_is_typed() -> None:
     assert str(Selection(domain="a.test", tenant="shop", older_than_s=90.0)) == (
         "--domain a.test --tenant shop --older-than 90s"
     )
+
+
+def test_the_null_sender_can_be_named() -> None:
+    """Notifications come from nobody: `<>` means them, a pattern of addresses does not."""
+    notification = FACTS._replace(sender="")
+
+    assert matches(Selection(sender="<>"), notification)
+    assert not matches(Selection(sender="<>"), FACTS)
+    assert not matches(Selection(sender="*@*"), notification)

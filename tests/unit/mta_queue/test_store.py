@@ -404,6 +404,29 @@ def test_deletion_that_fails_is_tried_again() -> None:
     assert rig.store.segments_removed == 1
 
 
+def test_what_a_start_acted_on_stays() -> None:
+    """Fates whose sync failed before a kill were readable at the start, and still are after a power loss: they were
+    written again."""
+    for seed in range(20):
+        rig = Rig(MemoryDisk(seed))
+        seq = rig.put()
+        rig.disk.on_call = _fail_sync
+        rig.store.finish(seq, (0,), b"done", on_durable=lambda: None)
+        rig.loop.settle()
+        rig = rig.again()
+        assert rig.recovered.waiting == []
+
+        rig.disk.lose_power()
+        rig = Rig(rig.disk)
+
+        assert rig.recovered.waiting == []
+
+
+def _fail_sync(operation: str, path: Path) -> None:
+    if operation == "sync":
+        raise OSError(5, "made up")
+
+
 def test_lock() -> None:
     """A log is open once; another log beside it is another matter."""
     rig = Rig()

@@ -17,6 +17,8 @@ def load(tmp_path: Path) -> Load:
             path = tmp_path / name.replace("__", "/").replace("_toml", ".toml")
             path.parent.mkdir(exist_ok=True)
             path.write_text(content)
+            if path.suffix == ".pem":
+                path.chmod(0o600)
         return config.load(tmp_path / "mta.toml")
 
     return write_and_load

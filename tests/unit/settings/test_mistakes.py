@@ -267,6 +267,17 @@ def test_a_selector_is_given_once(problems: Problems) -> None:
     assert found == ["mta.toml:7: dkim s._domainkey.x.example is already given at mta.toml:3"]
 
 
+def test_a_key_that_everybody_can_read_is_warned_of(load: Load, tmp_path: Path) -> None:
+    """It signs all the same, and the admin is told at its line."""
+    text = '[[dkim]]\ndomain = "x.example"\nselector = "s"\nkey = "k.pem"\n'
+    (tmp_path / "k.pem").write_text(private_key())
+    (tmp_path / "k.pem").chmod(0o604)
+
+    (warning,) = _warnings(load(text))
+
+    assert warning == (4, f"key: everybody on this machine can read {tmp_path / 'k.pem'}: chmod 600")
+
+
 def test_warnings_of_policies_are_among_them(load: Load) -> None:
     """Rules and quotas too have no effect yet."""
     loaded = load("", policies__google_toml='[[rule]]\nname = "x"\n')

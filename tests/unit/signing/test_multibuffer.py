@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from mta.signing.helper import Bench, Keys
@@ -179,6 +179,17 @@ def test_other_keys_are_for_openssl(make: Any):
     key = make()
 
     assert lane_key(key) is None
+    assert not MultiBuffer(FakeLibrary()).takes(key)
+
+
+def test_numbers_that_do_not_fit_are_for_openssl():
+    """A key whose numbers are damaged, with which OpenSSL signs by the others, does not stop a helper."""
+    numbers = generate_private_key(65537, 2048).private_numbers()
+    damaged = RSAPrivateNumbers(
+        numbers.p, numbers.q, numbers.d, numbers.dmp1 << 40 | 1, numbers.dmq1, numbers.iqmp, numbers.public_numbers
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    key = key_of(damaged.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+
     assert not MultiBuffer(FakeLibrary()).takes(key)
 
 
