@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml
 	  "$$found" -m venv --clear .venv; \
 	fi
 	@echo "setup: installing into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,fast-signing]'
 	@touch $@
 
 .PHONY: demo
