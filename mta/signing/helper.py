@@ -22,7 +22,6 @@ from mta.signing.keys import SigningKey, key_of
 from mta.signing.multibuffer import MultiBuffer, load_multibuffer
 from mta.signing.signing_frames import DONE, KEY, REFUSED, SIGN, UNKNOWN, Answer, FrameError, FrameReader
 
-NICENESS = 10  # where cores are short, taking mail in goes before signing it: a burst is accepted first
 READ_BYTES = 1 << 16  # at most what one worker has outstanding
 ROUND_DIGESTS = 16  # of one worker in a round: two full calls of the multi-buffer library, 5 ms with OpenSSL
 KEYS_MAX = 4096  # in memory; what is used least is told again when it is needed
@@ -267,7 +266,6 @@ def main() -> None:
     parser.add_argument("--listen", required=True, type=Path, help="where workers connect")
     parser.add_argument("--control", required=True, type=int, help="descriptor of the line to the supervisor")
     args = parser.parse_args()
-    os.nice(NICENESS)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the supervisor; workers that finish still need signatures
     keys = Keys()
