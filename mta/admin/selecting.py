@@ -24,20 +24,9 @@ _YES = frozenset({"", "1", "true", "yes"})
 _NO = frozenset({"0", "false", "no"})
 
 
-class Acting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Acting(Selection, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /queue/VERB`: a selection, and who asks."""
 
-    id: str = ""
-    domain: str = ""
-    site: str = ""
-    policy: str = ""
-    source: str = ""
-    tenant: str = ""
-    campaign: str = ""
-    sender: str = ""
-    recipient: str = ""
-    older_than_s: float = 0.0
-    all: bool = False
     by: str = "admin"
 
     def selection(self) -> Selection:
