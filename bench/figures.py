@@ -72,6 +72,8 @@ class Figures(Shape, frozen=True, kw_only=True):
     """User and kernel time a message, all processes of the engine together."""
     cpu_us_by_process: dict[str, float] = {}
     """The same, process by process."""
+    signature_us: float = 0.0
+    """Of that the signing alone, as the engine counts it; 0: it does not, or nothing is signed."""
     memory_mb: float
     """The most that all processes of the engine held together, shared pages counted once (PSS)."""
     memory_rss_mb: float
@@ -122,6 +124,8 @@ class Seen(NamedTuple):
     memory: Memory
     verified: int = 0
     cpu_s_by_process: Mapping[str, float] = {}
+    signature_cpu_s: float = 0.0
+    """Of `cpu_s` what was for the signing alone."""
 
 
 def figures(shape: Shape, seen: Seen) -> Figures:
@@ -159,6 +163,7 @@ def figures(shape: Shape, seen: Seen) -> Figures:
         cpu_us_by_process={
             name: round(used_s / max(1, len(ends_s)) * 1e6, 1) for name, used_s in seen.cpu_s_by_process.items()
         },
+        signature_us=round(seen.signature_cpu_s / max(1, len(ends_s)) * 1e6, 1),
         memory_mb=round(seen.memory.pss / 1e6, 1),
         memory_rss_mb=round(seen.memory.rss / 1e6, 1),
         waiting_at_most=most_waiting(accepted_s, ends_s),

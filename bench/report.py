@@ -32,6 +32,7 @@ ROWS: dict[str, Row] = {
     "delivered_per_s": Row("delivered, until the last", _rate, True),
     "steady_per_s": Row("delivered, the middle 80 %", _rate, True),
     "cpu_us": Row("server CPU a message", lambda us: f"{us:,.0f} us", False),
+    "signature_us": Row("of which the signature itself", lambda us: f"{us:,.0f} us"),
     "latency_p50_ms": Row("submission to delivery, p50", _milliseconds, False),
     "latency_p90_ms": Row("submission to delivery, p90", _milliseconds, False),
     "latency_p99_ms": Row("submission to delivery, p99", _milliseconds, False),
@@ -71,7 +72,7 @@ def report(figures: Figures, scenario: Scenario) -> str:
     rows = []
     for name in order(figures, scenario):
         rows.append([ROWS[name].label, ROWS[name].text(getattr(figures, name))])
-        if name == "cpu_us" and len(figures.cpu_us_by_process) > 1:
+        if name == ("signature_us" if figures.signature_us else "cpu_us") and len(figures.cpu_us_by_process) > 1:
             rows += [[f"  {each}", f"{us:,.0f} us"] for each, us in sorted(figures.cpu_us_by_process.items())]
     table = render(["", figures.engine], rows)
     return f"  {title(figures)}\n\n{table}\n\n  {count_text(figures.messages)} accepted, each delivered exactly once."
@@ -90,7 +91,14 @@ def comparison(one: Figures, other: Figures, scenario: Scenario) -> str:
 def order(figures: Figures, scenario: Scenario) -> list[str]:
     """The figures to tell: first those that the scenario is there for, then the others that say something."""
     silent = {name for name in ("deferred", "generator_late_p99_ms", "verified") if not getattr(figures, name)}
-    return [*scenario.look_at, *(name for name in ROWS if name not in scenario.look_at and name not in silent)]
+    first = [each for name in scenario.look_at for each in _with_parts(name, figures)]
+    others = [each for name in ROWS if name not in ("signature_us", *silent) for each in _with_parts(name, figures)]
+    return [*first, *(name for name in others if name not in first)]
+
+
+def _with_parts(name: str, figures: Figures) -> list[str]:
+    """A figure, and the one below it that says how much of it is what."""
+    return [name, "signature_us"] if name == "cpu_us" and figures.signature_us else [name]
 
 
 def _ratio(row: Row, mine: float, others: float) -> str:

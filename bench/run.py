@@ -8,7 +8,7 @@ Generator and runner are this process; everything else is a process of its own, 
 import asyncio
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import dkim
 import msgspec
@@ -28,6 +28,15 @@ VERIFIED_MAX = 20  # dkimpy takes about a millisecond each; a wrong signature wo
 WARM_ID, LOAD_ID = "warm", "load"
 
 Durability = Literal["fsync", "os"]
+
+
+@runtime_checkable
+class CountsSigning(Protocol):
+    """An engine that knows what its signatures cost."""
+
+    def signing_cpu_s(self) -> float:
+        """CPU seconds that the signing alone has taken so far."""
+        ...
 
 
 class RunError(Exception):
@@ -69,9 +78,11 @@ async def _measure(order: Order, setup: Setup, rig: Rig, engine: Engine, key: Ke
     warmed = await _through(rig, warm, 0)
     pids = engine.pids()
     with MemoryWatch(lambda: pids) as watch:
+        signing_s = _signing_cpu_s(order, engine)  # first and last, for to ask costs the engine something
         before_s, before = rig.cpu_of(pids), cpu_s_by_name(*pids)
         result = await _through(rig, plan, len(warmed.accepted))
         cpu_s, after = rig.cpu_of(pids) - before_s, cpu_s_by_name(*pids)
+        signing_s = _signing_cpu_s(order, engine) - signing_s
     engine.stop()
     verified = verify(rig.samples(), key) if key is not None else 0
     seen = Seen(
@@ -83,8 +94,13 @@ async def _measure(order: Order, setup: Setup, rig: Rig, engine: Engine, key: Ke
         memory=watch.most,
         verified=verified,
         cpu_s_by_process={name: used_s - before.get(name, 0.0) for name, used_s in after.items()},
+        signature_cpu_s=signing_s,
     )
     return figures(shape_of(order, plan), seen)
+
+
+def _signing_cpu_s(order: Order, engine: Engine) -> float:
+    return engine.signing_cpu_s() if order.signed and isinstance(engine, CountsSigning) else 0.0
 
 
 def shape_of(order: Order, plan: Plan) -> Shape:

@@ -1,8 +1,9 @@
 """Signing helpers: the processes that sign for all workers, one a core.
 
 The supervisor starts them where keys are configured and keeps them running. They carry no mail and no state: one that
-dies is restarted at once, and the workers give its work to the others or wait for it. Each ends by itself when its
-line to this process closes, so that none survives its supervisor.
+dies is restarted at once, one that hangs is killed first, and the workers give its work to the others or wait for it.
+Each tells on its line to this process that it lives, and ends by itself when that line closes, so that none survives
+its supervisor.
 """
 
 import asyncio
@@ -22,6 +23,12 @@ RESTART_DELAYS_S = (
 )  # as for workers: one that dies again and again comes ever more slowly
 CALM_S = 60.0  # after so long without a death the next restart is immediate again
 END_WAIT_S = 3.0  # a helper whose line has closed ends after the batch that it is at
+HEARTBEAT_S = 5.0  # so often a helper says that it lives
+LOOK_S = 10.0  # so often it is looked at who was silent since
+SILENT_LOOKS_MAX = 3
+"""So often in a row a helper may be found silent. Counted, not timed: where the whole server stood still, all of them
+were silent, and none of them hangs."""
+READ_BYTES = 4096
 
 
 def socket_path(directory: Path, number: int) -> Path:
@@ -39,25 +46,41 @@ class _Helper:
         self.keeper: asyncio.Task[None] | None = None
         self.deaths = 0
         self.died_s = 0.0
+        self.silent_looks = 0
 
 
 class SigningHelpers:
     """Starts helpers, keeps them running and ends them."""
 
     def __init__(
-        self, count: int, directory: Path, say: Callable[[str], None], loop: asyncio.AbstractEventLoop
+        self,
+        count: int,
+        directory: Path,
+        say: Callable[[str], None],
+        loop: asyncio.AbstractEventLoop,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        """So many, with their sockets in this folder (`socket_path`); `say` is given a line for the admin."""
+        """So many, with their sockets in this folder (`socket_path`); `say` is given a line for the admin.
+
+        Each says every `heartbeat_s` that it lives, well within LOOK_S.
+        """
         self._directory = directory
         self._say = say
         self._loop = loop
         self._helpers = [_Helper(number) for number in range(count)]
+        self._heartbeat_s = heartbeat_s
+        self._next_look: asyncio.TimerHandle | None = None
         self._is_stopping = False
 
     @property
     def pids(self) -> list[int]:
         """Of those that run."""
         return [helper.process.pid for helper in self._helpers if helper.process is not None]
+
+    @property
+    def silent_looks(self) -> list[int]:
+        """How often in a row each has been found silent."""
+        return [helper.silent_looks for helper in self._helpers]
 
     def start(self) -> None:
         """Start what does not run; nothing where all do. Raises OSError where the folder cannot be made."""
@@ -68,6 +91,22 @@ class SigningHelpers:
                 helper.keeper = self._loop.create_task(self._keep(helper))
                 # At once: workers that come up next find them.
                 self._spawn(helper)
+        if self._next_look is None:
+            self._next_look = self._loop.call_later(LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._next_look = self._loop.call_later(LOOK_S, self._look_again)
+        self.look()
+
+    def look(self) -> None:
+        """Kill those that are silent for the third time in a row: they hang, and are replaced as if they had died."""
+        for helper in self._helpers:
+            if helper.process is None:
+                continue
+            helper.silent_looks += 1
+            if helper.silent_looks == SILENT_LOOKS_MAX:
+                self._say(f"signing helper {helper.number} does not say that it lives, killing it")
+                helper.process.kill()
 
     def _spawn(self, helper: _Helper) -> None:
         try:
@@ -77,6 +116,7 @@ class SigningHelpers:
             return
         command = [sys.executable, "-P", "-m", "mta.signing.helper"]
         command += ["--listen", str(socket_path(self._directory, helper.number)), "--control", str(theirs.fileno())]
+        command += ["--heartbeat", str(self._heartbeat_s)]
         try:
             helper.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         except OSError as error:
@@ -87,13 +127,14 @@ class SigningHelpers:
             theirs.close()
         ours.setblocking(False)
         helper.line = ours
+        helper.silent_looks = 0
 
     async def _keep(self, helper: _Helper) -> None:
         """Wait for a helper's death and start its successor, until we are stopping."""
         while True:
             how = "could not be started"
             if helper.process is not None and helper.line is not None:
-                await self._ended(helper.line)
+                await self._ended(helper, helper.line)
                 status = await self._loop.run_in_executor(None, helper.process.wait)
                 how = f"ended with signal {-status}" if status < 0 else f"ended with status {status}"
             self._let_go(helper)
@@ -108,10 +149,23 @@ class SigningHelpers:
             await asyncio.sleep(delay_s)
             self._spawn(helper)
 
-    async def _ended(self, line: socket.socket) -> None:
-        """A helper says nothing on its line: what can be read is its end."""
+    async def _ended(self, helper: _Helper, line: socket.socket) -> None:
+        """Hear on a helper's line that it lives, until it has closed."""
         ended = self._loop.create_future()
-        self._loop.add_reader(line, lambda: None if ended.done() else ended.set_result(None))
+
+        def hear() -> None:
+            try:
+                heard = bool(line.recv(READ_BYTES))
+            except BlockingIOError:
+                return
+            except OSError:
+                heard = False
+            if heard:
+                helper.silent_looks = 0
+            elif not ended.done():
+                ended.set_result(None)
+
+        self._loop.add_reader(line, hear)
         try:
             await ended
         finally:
@@ -125,6 +179,9 @@ class SigningHelpers:
     async def stop(self) -> None:
         """End them all and wait until they have; what they were signing is signed again when somebody asks."""
         self._is_stopping = True
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         keepers = [helper.keeper for helper in self._helpers if helper.keeper is not None]
         for keeper in keepers:
             keeper.cancel()

@@ -328,6 +328,8 @@ class Worker:
             answer.sessions = len(self.doors.sessions)
             answer.signatures = self.signer.signatures
             answer.signing = self.signer.waiting
+            answer.signing_cpu_s = self.signer.signature_cpu_s
+            answer.signing_lanes = self.signer.lanes
             answer.events_pending_bytes = self.event_log.pending_bytes
             answer.is_taking_mail = not self.acceptor.closed_reply
         encoded = msgspec.json.encode(answer)

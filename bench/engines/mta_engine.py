@@ -1,14 +1,27 @@
 """This server as an engine: policies from what the plan allows each destination, its own key, a fast retry."""
 
+import time
 from collections.abc import Sequence
 
+import msgspec
+
 from bench.engines import Destination, EngineError, EnginePlan
-from bench.rig import Rig, RigError
+from bench.rig import ADMIN_SOCKET, Rig, RigError
+from mta.admin.address import UnixAddress
+from mta.admin.answers import COUNTS_KEPT_S
+from mta.cli.asking import Asking, NoServerError, RefusedError
+from mta.reporting.questions import WorkerCounts
 
 NAME = "server"
 PREFIX = "bench-"
 SECONDS_AN_HOUR = 3_600  # rates are whole numbers there
 RETRY_JITTER = "10%"
+
+
+class _Workers(msgspec.Struct):
+    """What the admin face says of them."""
+
+    workers: list[WorkerCounts]
 
 
 class MtaEngine:
@@ -39,6 +52,16 @@ class MtaEngine:
         """The supervisor."""
         assert self._rig is not None, "not started"
         return [self._rig.pid(NAME)]
+
+    def signing_cpu_s(self) -> float:
+        """CPU seconds that the signing alone has taken so far, as its workers count them; RigError where none says."""
+        assert self._rig is not None, "not started"
+        time.sleep(COUNTS_KEPT_S)  # who asked before may have been answered with older ones
+        try:
+            page = Asking(UnixAddress(self._rig.folder / ADMIN_SOCKET)).get("/workers", _Workers)
+        except (NoServerError, RefusedError) as error:
+            raise RigError(str(error)) from error
+        return sum(each.signing_cpu_s for each in page.workers)
 
     def stop(self) -> None:
         """SIGTERM; raises RigError where it does not end with 0."""

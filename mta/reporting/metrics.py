@@ -35,6 +35,8 @@ WORKER_METRICS = (
     Metric("dsn", "dsn_total", "counter", "Delivery status notifications sent to senders."),
     Metric("signatures", "signatures_total", "counter", "DKIM signatures made."),
     Metric("signing", "signing", "gauge", "Messages that wait for their signature."),
+    Metric("signing_cpu_s", "signing_cpu_seconds_total", "counter", "CPU time of the signing alone."),
+    Metric("signing_lanes", "signing_lanes", "gauge", "Signatures that a helper makes at once; 0: no helper is up."),
     Metric("messages", "queue_messages", "gauge", "Messages in the queue."),
     Metric("recipients", "queue_recipients", "gauge", "Recipients in the queue."),
     Metric("ready", "queue_ready", "gauge", "Jobs in memory: what may go as soon as its turn comes."),

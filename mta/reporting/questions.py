@@ -126,6 +126,10 @@ class WorkerCounts(msgspec.Struct):
     signatures: int = 0
     signing: int = 0
     """Messages that wait for their signature now."""
+    signing_cpu_s: float = 0.0
+    """Of the signing alone, in helpers and here."""
+    signing_lanes: int = 0
+    """Signatures that a helper makes at once; 0: no helper is up."""
     messages: int = 0
     """In the queue now."""
     recipients: int = 0

@@ -3,107 +3,29 @@
 Signatures cost more than everything else that is done for a message, so they are made beside the workers' event
 loops, on all cores, whichever worker a destination's mail belongs to. A helper reads whatever its workers wrote, signs
 a round of it and answers each of them with one write; rounds get longer by themselves when there is more to do. It
-reads no file and knows no domain: a worker tells it each key before the first use. It ends with its supervisor, whose
-line closes then.
+reads no file and knows no domain: a worker tells it each key before the first use. On its line to the supervisor it
+tells every few seconds that it lives, and it ends when that line closes.
 """
 
 import argparse
+import contextlib
 import os
 import selectors
 import signal
 import socket
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+import time
+from collections import deque
 from pathlib import Path
-from typing import Protocol
 
 from mta.signing import signing_frames as frames
-from mta.signing.keys import SigningKey, key_of
-from mta.signing.multibuffer import MultiBuffer, load_multibuffer
-from mta.signing.signing_frames import DONE, KEY, REFUSED, SIGN, UNKNOWN, Answer, FrameError, FrameReader
+from mta.signing.multibuffer import load_multibuffer
+from mta.signing.signing_bench import Bench, Keys
+from mta.signing.signing_frames import KEY, SIGN, FrameError, FrameReader
 
 READ_BYTES = 1 << 16  # at most what one worker has outstanding
 ROUND_DIGESTS = 16  # of one worker in a round: two full calls of the multi-buffer library, 5 ms with OpenSSL
 KEYS_MAX = 4096  # in memory; what is used least is told again when it is needed
 BACKLOG = 128
-
-
-class Key(Protocol):
-    """What signs."""
-
-    def sign(self, digest: bytes) -> bytes:
-        """-> the signature."""
-        ...
-
-
-class Keys:
-    """Keys that the helper was told: those used last."""
-
-    def __init__(self, keys_max: int = KEYS_MAX) -> None:
-        self._keys: OrderedDict[bytes, SigningKey | str] = OrderedDict()
-        self._keys_max = keys_max
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def learn(self, key_id: bytes, pem: bytes) -> None:
-        """Read a key; what cannot be read is remembered with the reason."""
-        if key_id in self._keys:
-            self._keys.move_to_end(key_id)
-            return
-        try:
-            found: SigningKey | str = key_of(pem)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a key, its mail must be told
-            found = str(error) or type(error).__name__
-        self._keys[key_id] = found
-        if len(self._keys) > self._keys_max:
-            self._keys.popitem(last=False)
-
-    def get(self, key_id: bytes) -> SigningKey | str | None:
-        """A key, why it cannot be used, or None where it is not known."""
-        found = self._keys.get(key_id)
-        if found is not None:
-            self._keys.move_to_end(key_id)
-        return found
-
-
-class Bench:
-    """Where signatures are made: eight at once where library and CPU can, else one after another."""
-
-    def __init__(self, keys: Keys, multibuffer: MultiBuffer | None) -> None:
-        self._keys = keys
-        self._multibuffer = multibuffer
-
-    def sign(self, entries: Sequence[tuple[bytes, bytes]]) -> list[Answer]:
-        """(key id, digest) of each -> what becomes of each."""
-        answers: list[Answer] = []
-        eights: list[tuple[int, SigningKey]] = []
-        multibuffer = self._multibuffer
-        last_id, key = b"", None
-        for key_id, digest in entries:
-            if key_id != last_id:
-                last_id, key = key_id, self._keys.get(key_id)
-            if key is None:
-                answers.append((UNKNOWN, b""))
-            elif isinstance(key, str):
-                answers.append((REFUSED, key.encode()[: frames.TEXT_BYTES_MAX]))
-            elif multibuffer is not None and multibuffer.takes(key):
-                eights.append((len(answers), key))
-                answers.append((UNKNOWN, b""))
-            else:
-                answers.append(_sign_one(key, digest))
-        if multibuffer is not None and eights:
-            digests = [(key, entries[at][1]) for at, key in eights]
-            for (at, key), signature in zip(eights, multibuffer.sign(digests), strict=True):
-                answers[at] = (DONE, signature) if signature else _sign_one(key, entries[at][1])
-        return answers
-
-
-def _sign_one(key: Key, digest: bytes) -> Answer:
-    try:
-        return DONE, key.sign(digest)
-    except Exception as error:  # noqa: BLE001 - one key must not stop the others
-        return REFUSED, f"{type(error).__name__}: {error}".encode()[: frames.TEXT_BYTES_MAX]
 
 
 class _Guest:
@@ -121,7 +43,15 @@ class _Guest:
 class Helper:
     """The loop: whoever listens, whoever wrote, and rounds of signing."""
 
-    def __init__(self, listening: socket.socket, control: socket.socket | None, bench: Bench, keys: Keys) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        control: socket.socket,
+        bench: Bench,
+        keys: Keys,
+        heartbeat_s: float,
+    ) -> None:
+        """`control` is the line to the supervisor, who hears a byte at least every `heartbeat_s`."""
         self._listening = listening
         self._control = control
         self._bench = bench
@@ -130,18 +60,28 @@ class Helper:
         self._selector = selectors.DefaultSelector()
         listening.setblocking(False)
         self._selector.register(listening, selectors.EVENT_READ)
-        if control is not None:
-            self._selector.register(control, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ)
+        self._heartbeat_s = heartbeat_s
+        self._next_heartbeat_s = 0.0
         self.is_over = False
 
     def run(self) -> None:
         """Until the supervisor is gone."""
         while not self.is_over:
-            self.turn()
+            self._heartbeat(time.monotonic())
+            self.turn(self._heartbeat_s)
         self.close()
 
+    def _heartbeat(self, now_s: float) -> None:
+        if now_s < self._next_heartbeat_s:
+            return
+        self._next_heartbeat_s = now_s + self._heartbeat_s
+        # A supervisor that is gone is noticed where the line is read; one that is busy has bytes enough to read.
+        with contextlib.suppress(OSError):
+            self._control.send(b".", socket.MSG_DONTWAIT)
+
     def turn(self, timeout_s: float | None = None) -> None:
-        """Take what is there, and sign a round of it; waits only where nothing is left from the last one."""
+        """Take what is there, and sign a round of it; waits so long at most, and only where nothing is left to do."""
         is_busy = any(guest.pending for guest in self._guests.values())
         for ready, events in self._selector.select(0 if is_busy else timeout_s):
             if ready.fileobj is self._listening:
@@ -160,7 +100,6 @@ class Helper:
                 self._serve(guest)
 
     def _hears_control(self) -> bool:
-        assert self._control is not None, "only a registered one becomes ready"
         try:
             return bool(self._control.recv(1))
         except OSError:
@@ -174,7 +113,7 @@ class Helper:
         connection.setblocking(False)
         guest = self._guests[connection] = _Guest(connection)
         self._selector.register(connection, selectors.EVENT_READ)
-        self._write(guest, frames.greeting())
+        self._write(guest, frames.greeting(self._bench.lanes))
 
     def _read(self, guest: _Guest) -> None:
         try:
@@ -209,12 +148,15 @@ class Helper:
             return
         if not batches:
             return
+        before_s = time.thread_time()
         answers = self._bench.sign(entries)
+        cpu_us = round((time.thread_time() - before_s) * 1e6)
         told = []
         at = 0
         for ref, count in batches:
-            told.append(frames.signed(ref, answers[at : at + count]))
+            told.append(frames.signed(ref, cpu_us, answers[at : at + count]))
             at += count
+            cpu_us = 0  # one worker's all: the first batch tells the time of the whole round
         self._write(guest, b"".join(told))
 
     def _write(self, guest: _Guest, data: bytes) -> None:
@@ -265,12 +207,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mta.signing.helper", description=__doc__)
     parser.add_argument("--listen", required=True, type=Path, help="where workers connect")
     parser.add_argument("--control", required=True, type=int, help="descriptor of the line to the supervisor")
+    parser.add_argument("--heartbeat", required=True, type=float, help="seconds between two signs of life on it")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the supervisor; workers that finish still need signatures
-    keys = Keys()
+    keys = Keys(KEYS_MAX)
     bench = Bench(keys, load_multibuffer())
-    Helper(listen(args.listen), socket.socket(fileno=args.control), bench, keys).run()
+    Helper(listen(args.listen), socket.socket(fileno=args.control), bench, keys, args.heartbeat).run()
 
 
 if __name__ == "__main__":

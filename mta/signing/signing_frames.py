@@ -2,10 +2,11 @@
 
 Every frame is `size` (u32: bytes of the payload), `kind` (u8) and the payload; numbers are little-endian.
 
-    GREETING  helper  nothing: it reads; before that nobody gives it work
+    GREETING  helper  lanes (u8): how many signatures it makes at once; it reads: before that nobody gives it work
     KEY       worker  key id (16), the private key as PEM
     SIGN      worker  ref (u32), then for each digest: key id (16), digest (32)
-    SIGNED    helper  ref (u32), then for each of them in its order: status (u8), size (u16), signature or text
+    SIGNED    helper  ref (u32), CPU time of signing (u32, microseconds), then for each of them in its order:
+                      status (u8), size (u16), signature or text
 
 Packed by hand, for these are counted by the signature: msgpack objects would cost as much again as the socket.
 """
@@ -27,7 +28,8 @@ TEXT_BYTES_MAX = 500  # of what is wrong with a key
 HEAD_BYTES = 5
 
 _HEAD = Struct("<IB")
-_REF = Struct("<I")
+_REF_AND_TIME = Struct("<II")
+_TIME = Struct("<I")
 _RESULT = Struct("<BH")
 _RESULT_BYTES = _RESULT.size
 _SIGN_HEAD = Struct("<IBI")
@@ -40,9 +42,9 @@ class FrameError(Exception):
     """These bytes are no frames: whoever sent them is not what it should be."""
 
 
-def greeting() -> bytes:
+def greeting(lanes: int) -> bytes:
     """What a helper says first."""
-    return _HEAD.pack(0, GREETING)
+    return _HEAD.pack(1, GREETING) + bytes((lanes,))
 
 
 def key(key_id: bytes, pem: bytes) -> bytes:
@@ -55,14 +57,21 @@ def sign(ref: int, entries: Sequence[bytes]) -> bytes:
     return _SIGN_HEAD.pack(4 + len(entries) // 2 * ENTRY_BYTES, SIGN, ref) + b"".join(entries)
 
 
-def signed(ref: bytes, answers: Iterable[Answer]) -> bytes:
+def signed(ref: bytes, cpu_us: int, answers: Iterable[Answer]) -> bytes:
     """A batch's answers; `ref` as it came."""
-    parts = [ref]
+    parts = [ref, _TIME.pack(cpu_us)]
     for status, told in answers:
         parts.append(_RESULT.pack(status, len(told)))
         parts.append(told)
     payload = b"".join(parts)
     return _HEAD.pack(len(payload), SIGNED) + payload
+
+
+def read_greeting(payload: bytes) -> int:
+    """-> lanes."""
+    if len(payload) != 1 or not payload[0]:
+        raise FrameError("a greeting without lanes")
+    return payload[0]
 
 
 def read_key(payload: bytes) -> tuple[bytes, bytes]:
@@ -82,13 +91,13 @@ def read_sign(payload: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     ]
 
 
-def read_signed(payload: bytes) -> tuple[int, list[Answer]]:
-    """-> ref, what became of each digest."""
+def read_signed(payload: bytes) -> tuple[int, int, list[Answer]]:
+    """-> ref, microseconds, what became of each digest."""
     answers: list[Answer] = []
-    at, end = 4, len(payload)
+    at, end = _REF_AND_TIME.size, len(payload)
     unpack = _RESULT.unpack_from
     if end < at:
-        raise FrameError("an answer without a ref")
+        raise FrameError("an answer without ref and time")
     while at < end:
         if at + _RESULT_BYTES > end:
             raise FrameError("an answer that is cut off")
@@ -97,7 +106,8 @@ def read_signed(payload: bytes) -> tuple[int, list[Answer]]:
         if at > end:
             raise FrameError("an answer that is cut off")
         answers.append((status, payload[at - size : at]))
-    return _REF.unpack_from(payload)[0], answers
+    ref, cpu_us = _REF_AND_TIME.unpack_from(payload)
+    return ref, cpu_us, answers
 
 
 class FrameReader:

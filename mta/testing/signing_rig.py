@@ -142,7 +142,7 @@ class _Wire(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._helper.wires.append(self)
         if self._helper.greets:
-            self.transport.write(frames.greeting())
+            self.transport.write(frames.greeting(self._helper.lanes))
 
     def data_received(self, data: bytes) -> None:
         for kind, payload in self._reader.receive(data):
@@ -155,8 +155,9 @@ class _Wire(asyncio.Protocol):
 class ScriptedHelper:
     """Listens as a helper does; answers when told (`answer`), or by itself (`is_prompt`)."""
 
-    def __init__(self, path: Path, *, is_prompt: bool = False, greets: bool = True) -> None:
+    def __init__(self, path: Path, *, is_prompt: bool = False, greets: bool = True, lanes: int = 1) -> None:
         self.path = path
+        self.lanes = lanes
         self.is_prompt = is_prompt
         self.greets = greets
         self.keys: dict[bytes, SigningKey] = {}
@@ -166,6 +167,8 @@ class ScriptedHelper:
         """What is to be answered."""
         self.sizes: list[int] = []
         """Digests of each batch that came."""
+        self.cpu_us = 250
+        """What each batch takes, as it says."""
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self) -> None:
@@ -192,7 +195,7 @@ class ScriptedHelper:
             (DONE, key.sign(digest)) if (key := self.keys.get(key_id)) is not None else (UNKNOWN, b"")
             for key_id, digest in entries
         ]
-        wire.transport.write(frames.signed(ref, answers))
+        wire.transport.write(frames.signed(ref, self.cpu_us, answers))
 
     def die(self) -> None:
         """As kill -9: connections break, nobody listens."""

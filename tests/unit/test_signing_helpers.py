@@ -12,22 +12,24 @@ import pytest
 
 from mta.signing.signature import Prepared
 from mta.signing.signer import Signer
-from mta.signing_helpers import SigningHelpers, socket_path
+from mta.signing_helpers import SILENT_LOOKS_MAX, SigningHelpers, socket_path
+from mta.testing.connection_rig import until
 from mta.testing.signing_rig import ed25519_key, rsa_key
 
 WITHIN_S = 60.0
+HEARTBEAT_S = 0.02
 DIGEST = bytes(range(32))
 
 
 class Watched:
-    """Helpers, what they say, and a signer that asks them."""
+    """Helpers, what they say, and a signer that asks them for every signature."""
 
     def __init__(self, directory: Path, count: int) -> None:
         loop = asyncio.get_running_loop()
         self.said: list[str] = []
         self.has_said = asyncio.Event()
-        self.helpers = SigningHelpers(count, directory, self._say, loop)
-        self.signer = Signer(loop, [socket_path(directory, number) for number in range(count)])
+        self.helpers = SigningHelpers(count, directory, self._say, loop, HEARTBEAT_S)
+        self.signer = Signer(loop, [socket_path(directory, number) for number in range(count)], alone_max=0)
 
     def _say(self, line: str) -> None:
         self.said.append(line)
@@ -96,6 +98,32 @@ async def test_killed_ones_come_back(watched: Watched):
     await asyncio.wait_for(watched.has_said.wait(), WITHIN_S)
     assert "ended with signal 9, restarting it" in watched.said[0]
     assert not set(watched.helpers.pids) & set(before)
+
+
+async def test_one_that_hangs_is_replaced(watched: Watched):
+    """A helper that is silent whenever it is looked at is killed and restarted; one that lives is left alone."""
+    watched.helpers.start()
+    await watched.sign_until_all_are_up()
+    before = watched.helpers.pids
+
+    os.kill(before[0], signal.SIGSTOP)
+    looks = 0
+    while not watched.said:
+        watched.helpers.look()
+        looks += 1
+        await until(lambda: not watched.helpers.silent_looks[1])
+    await until(lambda: len(watched.said) == 2)
+
+    assert looks >= SILENT_LOOKS_MAX
+    assert watched.said == [
+        "signing helper 0 does not say that it lives, killing it",
+        "signing helper 0 ended with signal 9, restarting it",
+    ]
+    await until(lambda: len(watched.helpers.pids) == 2)
+    await watched.sign_until_all_are_up()
+    after = watched.helpers.pids
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

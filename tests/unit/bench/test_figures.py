@@ -62,6 +62,20 @@ def test_rates_and_latencies_are_of_the_ids():
     assert (found.connections, found.messages_a_connection) == (2, 2.5)
 
 
+def test_what_the_signatures_themselves_cost():
+    """Of the CPU a message, where the engine counts it."""
+    assert figures(SHAPE, seen(signature_cpu_s=0.001)).signature_us == 250.0
+    assert figures(SHAPE, seen()).signature_us == 0.0
+
+
+def test_figures_from_before_there_was_one_can_be_read():
+    """A figure that is new is 0 in what was measured before."""
+    told = msgspec.to_builtins(figures(SHAPE, seen(signature_cpu_s=0.001)))
+    del told["signature_us"]
+
+    assert msgspec.convert(told, Figures) == figures(SHAPE, seen())
+
+
 def test_nothing_to_complain_about():
     """Where each was accepted, arrived once and is signed."""
     assert figures(SHAPE, seen()).complaints() == []

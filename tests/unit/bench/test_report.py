@@ -55,6 +55,24 @@ def test_an_open_load_is_named():
     assert "generator" in text
 
 
+def test_the_signature_itself_stands_below_the_cpu():
+    """Where it is known, before the processes; nowhere else."""
+    signed = msgspec.structs.replace(
+        FIGURES, signed=True, signature_us=61.4, cpu_us_by_process={"mta.worker 0": 100.0, "mta.worker 1": 50.0}
+    )
+    for name in scenarios.NAMES:
+        scenario = scenarios.load(name)
+        rows = [each.strip().split("  ")[0] for each in report(signed, scenario).splitlines()]
+        at = rows.index("server CPU a message")
+
+        assert rows[at : at + 4] == [
+            "server CPU a message", "of which the signature itself", "mta.worker 0", "mta.worker 1"
+        ]  # fmt: skip
+        assert rows.count("of which the signature itself") == 1
+        assert "signature_us" not in order(FIGURES, scenario)
+    assert "61 us" in report(signed, scenarios.load("relay"))
+
+
 def test_a_comparison_tells_how_many_times_better():
     """More messages a second are better, more CPU a message is worse."""
     other = msgspec.structs.replace(FIGURES, engine="baseline", delivered_per_s=790.0, cpu_us=1_500.0)

@@ -1,16 +1,21 @@
 """A signing helper, over real sockets and turned by hand."""
 
+import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from mta.signing import signing_frames as frames
-from mta.signing.helper import ROUND_DIGESTS, Bench, Helper, Keys, listen
+from mta.signing.helper import ROUND_DIGESTS, Helper, listen
 from mta.signing.keys import SigningKey
+from mta.signing.multibuffer import MultiBuffer
+from mta.signing.signing_bench import Bench, Keys
 from mta.signing.signing_frames import DONE, GREETING, REFUSED, SIGNED, UNKNOWN, Answer, FrameReader
 from mta.testing.signing_rig import ed25519_key, rsa_key
 
@@ -29,7 +34,7 @@ class Rig:
         self.listening.listen()
         self.control, theirs = socket.socketpair()
         self.theirs = theirs
-        self.helper = Helper(self.listening, theirs, Bench(self.keys, None), self.keys)
+        self.helper = Helper(self.listening, theirs, Bench(self.keys, None), self.keys, heartbeat_s=0.01)
         self.workers: list[Worker] = []
 
     def worker(self) -> "Worker":
@@ -55,6 +60,8 @@ class Worker:
         self.socket.connect(str(rig.path))
         self.socket.settimeout(5)
         self.reader = FrameReader()
+        self.cpu_us: list[int] = []
+        """What each batch of `answers` took."""
         self._rig = rig
 
     def say(self, *said: bytes) -> None:
@@ -65,7 +72,9 @@ class Worker:
         return self.reader.receive(self.socket.recv(1 << 20))
 
     def answers(self) -> list[tuple[int, list[Answer]]]:
-        return [frames.read_signed(payload) for kind, payload in self.hears() if kind == SIGNED]
+        told = [frames.read_signed(payload) for kind, payload in self.hears() if kind == SIGNED]
+        self.cpu_us = [cpu_us for _, cpu_us, _ in told]
+        return [(ref, answers) for ref, _, answers in told]
 
 
 @pytest.fixture
@@ -96,7 +105,13 @@ def test_greets_first(rig: Rig):
     """A worker hears that the helper reads before it says anything."""
     worker = rig.worker()
 
-    assert worker.hears() == [(GREETING, b"")]
+    assert worker.hears() == [(GREETING, b"\1")]
+
+
+@pytest.mark.parametrize(("multibuffer", "lanes"), [(None, 1), (cast(MultiBuffer, object()), 8)])
+def test_lanes(multibuffer: MultiBuffer | None, lanes: int):
+    """With the multi-buffer library eight signatures are made at once."""
+    assert Bench(Keys(1), multibuffer).lanes == lanes
 
 
 def test_one_write_answers_all_batches(rig: Rig):
@@ -115,6 +130,23 @@ def test_one_write_answers_all_batches(rig: Rig):
     first, second = worker.answers()
     assert first == (1, [(DONE, key.sign(DIGEST))])
     assert second == (2, [(DONE, other.sign(DIGEST)), (DONE, key.sign(OTHER))])
+
+
+def test_time_is_of_the_signing_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """The CPU time that the bench takes is told once for all batches of a round."""
+    worker = rig.worker()
+    worker.hears()
+    key = ed25519_key()
+    cpu_s = [2.0, 2.000_75, 3.0, 3.000_001]
+    monkeypatch.setattr(time, "thread_time", lambda: cpu_s.pop(0))
+
+    worker.say(key_frame(key), frames.sign(1, [key.key_id, DIGEST]), frames.sign(2, [key.key_id, OTHER]))
+    worker.answers()
+    assert worker.cpu_us == [750, 0]
+
+    worker.say(frames.sign(3, [key.key_id, DIGEST]))
+    worker.answers()
+    assert worker.cpu_us == [1]
 
 
 def test_unknown_key(rig: Rig):
@@ -196,12 +228,12 @@ def test_worker_dies_while_it_is_served(rig: Rig):
     rig.helper.turn(0)
 
     living = rig.worker()
-    assert living.hears() == [(GREETING, b"")]
+    assert living.hears() == [(GREETING, b"\1")]
 
 
 @pytest.mark.parametrize(
     "said",
-    [b"EHLO me\r\n", frames.greeting(), struct.pack("<IB", 3, 3) + b"abc", struct.pack("<IB", 2, 2) + b"ab"],
+    [b"EHLO me\r\n", frames.greeting(1), struct.pack("<IB", 3, 3) + b"abc", struct.pack("<IB", 2, 2) + b"ab"],
     ids=["another protocol", "a helper", "half a batch", "half a key"],
 )
 def test_stranger(rig: Rig, said: bytes):
@@ -246,6 +278,40 @@ def test_ends_with_its_supervisor(rig: Rig):
 
     assert not thread.is_alive()
     assert rig.helper.is_over
+
+
+def test_says_that_it_lives(rig: Rig):
+    """The supervisor hears of a helper that has nothing to do, again and again."""
+    rig.control.settimeout(10)
+    thread = threading.Thread(target=rig.helper.run)
+    thread.start()
+
+    heard = [rig.control.recv(1) for _ in range(3)]
+
+    assert heard == [b"."] * 3
+    rig.control.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_supervisor_that_does_not_read(rig: Rig):
+    """A supervisor that has no time for signs of life keeps no worker waiting."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            rig.theirs.send(bytes(4096), socket.MSG_DONTWAIT)
+    key = ed25519_key()
+    worker = rig.worker()
+    worker.hears()
+    thread = threading.Thread(target=rig.helper.run)
+    thread.start()
+
+    for ref in range(3):
+        worker.socket.sendall(key_frame(key) + frames.sign(ref, [key.key_id, DIGEST]))
+        assert worker.answers() == [(ref, [(DONE, key.sign(DIGEST))])]
+
+    rig.control.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_listens_in_a_deep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

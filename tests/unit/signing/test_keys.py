@@ -58,6 +58,13 @@ def test_rsa(tmp_path: Path, bits: int, form: PrivateFormat) -> None:
     assert not key.confirms(signature, bytes(32))
 
 
+def test_quick_keys(tmp_path: Path) -> None:
+    """What signs in half a millisecond: Ed25519, and RSA up to 2048 bits."""
+    quick = [loaded(tmp_path, pem).is_quick for pem in (ed25519_pem(), rsa_pem(1024), rsa_pem(2048), rsa_pem(3072))]
+
+    assert quick == [True, True, True, False]
+
+
 def test_ed25519(tmp_path: Path) -> None:
     """An Ed25519 key publishes its 32 bytes and signs the digest itself (RFC 8463)."""
     key = loaded(tmp_path, ed25519_pem())

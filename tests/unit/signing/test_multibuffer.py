@@ -14,7 +14,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mta.signing.helper import Bench, Keys
 from mta.signing.keys import SigningKey, key_of
 from mta.signing.multibuffer import (
     KEY_BYTES,
@@ -27,6 +26,7 @@ from mta.signing.multibuffer import (
     lane_key,
     load_multibuffer,
 )
+from mta.signing.signing_bench import Bench, Keys
 from mta.signing.signing_frames import DONE, UNKNOWN
 from mta.testing.signing_rig import ed25519_key, rsa_key
 
@@ -198,7 +198,7 @@ def test_bench_puts_all_in_place(count: int):
     """Beside keys of other kinds, keys that are unknown, and lanes that fail, each digest gets its own answer."""
     library = FakeLibrary()
     library.breaks.add(2)
-    keys = Keys()
+    keys = Keys(keys_max=100)
     edwards = ed25519_key()
     for key in (*KEYS, edwards):
         keys.learn(key.key_id, key.pem)
@@ -223,7 +223,7 @@ def test_no_library(tmp_path: Path):
 def test_real_library_or_none():
     """Where wheels and CPU allow it the real library signs as OpenSSL does; elsewhere nothing is different."""
     multibuffer = load_multibuffer()
-    keys = Keys()
+    keys = Keys(keys_max=100)
     for key in KEYS:
         keys.learn(key.key_id, key.pem)
     asked = [(KEYS[number % 3], os.urandom(32)) for number in range(40)]

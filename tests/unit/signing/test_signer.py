@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mta.signing import helper_wire
 from mta.signing import signer as signers
 from mta.signing import signing_frames as frames
+from mta.signing.helper_wire import TRIES_MAX
 from mta.signing.keys import SigningKey
 from mta.signing.signature import Prepared
-from mta.signing.signer import BATCH_MAX, BATCHES_MAX, TRIES_MAX, Signer
+from mta.signing.signer import BATCH_MAX, BATCHES_MAX, SECOND_BATCH_MIN, Signer
 from mta.signing.signing_frames import REFUSED
 from mta.testing.signing_rig import ScriptedHelper, ed25519_key
 from mta.testing.swift_loop import SwiftLoop, swiftly
@@ -26,12 +28,14 @@ def prepared(number: int = 0, *keys: SigningKey) -> list[Prepared]:
 
 
 class Rig:
-    """A signer and its helpers."""
+    """A signer and its helpers, which make all signatures; none is made by the worker."""
 
-    def __init__(self, loop: SwiftLoop, directory: Path, helpers: int, *, is_prompt: bool = False) -> None:
+    def __init__(
+        self, loop: SwiftLoop, directory: Path, helpers: int, *, is_prompt: bool = False, lanes: int = 1
+    ) -> None:
         paths = [directory / f"signer-{number}.sock" for number in range(helpers)]
-        self.signer = Signer(loop, paths)
-        self.helpers = [ScriptedHelper(path, is_prompt=is_prompt) for path in paths]
+        self.signer = Signer(loop, paths, alone_max=0)
+        self.helpers = [ScriptedHelper(path, is_prompt=is_prompt, lanes=lanes) for path in paths]
         self.done: dict[int, list[bytes] | None] = {}
         """Signatures by the number of what was asked for."""
         self.order: list[int] = []
@@ -72,9 +76,11 @@ class Rig:
                 assert each.key.confirms(signature, each.digest)
 
 
-async def rigged(loop: SwiftLoop, tmp_path: Path, helpers: int = 1, **options: bool) -> AsyncIterator[Rig]:
+async def rigged(
+    loop: SwiftLoop, tmp_path: Path, helpers: int = 1, *, is_prompt: bool = False, lanes: int = 1
+) -> AsyncIterator[Rig]:
     """A rig that is taken down afterwards."""
-    rig = Rig(loop, tmp_path, helpers, **options)
+    rig = Rig(loop, tmp_path, helpers, is_prompt=is_prompt, lanes=lanes)
     await rig.start()
     yield rig
     await rig.stop()
@@ -98,6 +104,20 @@ async def test_one_goes_at_once(loop: SwiftLoop, tmp_path: Path):
 
 
 @swiftly
+async def test_what_helpers_tell_of_themselves(loop: SwiftLoop, tmp_path: Path):
+    """How many signatures they make at once, and what the signing took."""
+    async for rig in rigged(loop, tmp_path, 2, is_prompt=True, lanes=8):
+        assert rig.signer.lanes == 0
+        rig.helpers[1].lanes = 4
+        rig.sign(*range(10))
+        await rig.settled()
+
+        assert rig.signer.lanes == 4
+        batches = sum(len(helper.sizes) for helper in rig.helpers)
+        assert rig.signer.signature_cpu_s == pytest.approx(batches * 250e-6)
+
+
+@swiftly
 async def test_connects_when_needed(loop: SwiftLoop, tmp_path: Path):
     """Where nothing is signed no helper is called."""
     async for rig in rigged(loop, tmp_path):
@@ -112,23 +132,98 @@ async def test_connects_when_needed(loop: SwiftLoop, tmp_path: Path):
 
 @swiftly
 async def test_batches_form_by_themselves(loop: SwiftLoop, tmp_path: Path):
-    """While all helpers have two batches what comes gathers, and goes together when one is free."""
+    """While a helper is at work what comes gathers, until it is a batch worth having or the helper is free."""
     async for rig in rigged(loop, tmp_path):
-        for number in range(2 + 10):
+        helper = rig.helpers[0]
+        rig.sign(0)
+        await rig.settled()
+        for number in range(1, SECOND_BATCH_MIN):
             rig.sign(number)
             await rig.settled()
+            assert helper.sizes == [1]
+            assert not rig.signer.is_saturated
 
-        helper = rig.helpers[0]
-        assert helper.sizes == [1, 1]
+        for number in range(SECOND_BATCH_MIN, 2 * SECOND_BATCH_MIN + 4):
+            rig.sign(number)
+            await rig.settled()
+        assert helper.sizes == [1, SECOND_BATCH_MIN]
+        assert rig.signer.is_saturated
+
         helper.answer()
         await rig.settled()
-
-        assert helper.sizes == [1, 1, 10]
-        helper.answer()
+        assert helper.sizes == [1, SECOND_BATCH_MIN, 11]
+        rig.sign(20)
         helper.answer()
         await rig.settled()
-        rig.check(*range(12))
-        assert rig.order == list(range(12))
+        assert helper.sizes == [1, SECOND_BATCH_MIN, 11]
+        helper.answer()
+        await rig.settled()
+        assert helper.sizes == [1, SECOND_BATCH_MIN, 11, 1]
+        helper.answer()
+        await rig.settled()
+        rig.check(*range(21))
+        assert rig.order == list(range(21))
+
+
+@pytest.mark.parametrize(
+    ("messages", "sizes"),
+    [(3, [3]), (8, [8]), (10, [8, 2]), (16, [8, 8]), (20, [16, 4]), (30, [16, 14]), (40, [16, 8, 16])],
+)
+def test_batches_fill_lanes(messages: int, sizes: list[int], tmp_path: Path):
+    """An idle helper gets as much as it signs at once before the next one gets anything; then second batches."""
+
+    @swiftly
+    async def main(loop: SwiftLoop) -> None:
+        async for rig in rigged(loop, tmp_path, 2, is_prompt=True, lanes=8):
+            rig.sign(0)
+            await rig.settled()
+            rig.helpers.sort(key=lambda helper: -len(helper.sizes))  # the preferred one first
+            for helper in rig.helpers:
+                helper.is_prompt = False
+                helper.sizes.clear()
+
+            rig.sign(*range(1, 1 + messages))
+            await rig.settled()
+
+            assert [size for helper in rig.helpers for size in helper.sizes] == sizes
+            assert sum(sizes) == messages
+
+    main()
+
+
+@swiftly
+async def test_messages_with_several_keys_fill_lanes(loop: SwiftLoop, tmp_path: Path):
+    """What counts are digests, not messages; a message stays together."""
+    keys = [KEY, ed25519_key("b.test"), ed25519_key("c.test")]
+    async for rig in rigged(loop, tmp_path, is_prompt=True, lanes=8):
+        rig.sign(0)
+        await rig.settled()
+        rig.helpers[0].is_prompt = False
+
+        rig.sign(*range(1, 4), keys=keys)
+        await rig.settled()
+        rig.sign(*range(4, 7), keys=keys)
+        await rig.settled()
+
+        assert rig.helpers[0].sizes == [1, 9, 9]
+
+
+@swiftly
+async def test_preference_outlives_a_helper(loop: SwiftLoop, tmp_path: Path):
+    """The helper that a worker prefers is preferred again when it is back, so that workers stay apart."""
+    async for rig in rigged(loop, tmp_path, 2, is_prompt=True):
+        rig.sign(0)
+        await rig.settled()
+        [preferred] = [helper for helper in rig.helpers if helper.sizes]
+        preferred.die()
+        await rig.settled()
+        await preferred.start()
+        await rig.settled()
+
+        rig.sign(1)
+        await rig.settled()
+
+        assert preferred.sizes == [1, 1]
 
 
 @swiftly
@@ -215,7 +310,7 @@ async def test_more_keys_than_are_remembered(loop: SwiftLoop, tmp_path: Path):
     """What a signer remembers of the keys that it told is bounded; what it forgot is told again."""
     keys = [ed25519_key(f"{number}.test") for number in range(5)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(signers, "TOLD_KEYS_MAX", 2)
+        patch.setattr(helper_wire, "TOLD_KEYS_MAX", 2)
         async for rig in rigged(loop, tmp_path, is_prompt=True):
             for number in range(10):
                 rig.sign(number, keys=[keys[number % 5]])
@@ -351,7 +446,7 @@ async def test_key_that_cannot_sign(loop: SwiftLoop, tmp_path: Path):
         wire, ref, entries = rig.helpers[0].batches[0]
         good = KEY.sign(entries[1][1])
 
-        wire.transport.write(frames.signed(ref, [(REFUSED, b"out of order"), (frames.DONE, good)]))
+        wire.transport.write(frames.signed(ref, 0, [(REFUSED, b"out of order"), (frames.DONE, good)]))
         await rig.settled()
 
         assert rig.done == {1: None, 2: [good]}
@@ -374,7 +469,9 @@ async def test_key_that_no_helper_keeps(loop: SwiftLoop, tmp_path: Path):
         assert "does not keep it" in rig.signer.last_error
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 400\r\n", frames.sign(1, []), frames.signed(b"\x07\0\0\0", [])])
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 400\r\n", b"\0\0\0\0\1", frames.sign(1, []), frames.signed(b"\x07\0\0\0", 0, [])]
+)
 def test_not_a_helper(said: bytes, tmp_path: Path):
     """Something that answers nonsense is left, and what it had is signed elsewhere."""
 

@@ -14,9 +14,11 @@ DIGEST = bytes(range(32))
 
 
 def test_greeting():
-    """A helper says that it reads with five bytes."""
-    assert FrameReader().receive(frames.greeting()) == [(GREETING, b"")]
-    assert len(frames.greeting()) == 5
+    """A helper says that it reads, and how many signatures it makes at once."""
+    [(kind, payload)] = FrameReader().receive(frames.greeting(8))
+
+    assert kind == GREETING
+    assert frames.read_greeting(payload) == 8
 
 
 def test_key():
@@ -40,10 +42,10 @@ def test_answers():
     """Every digest has its own status, signature or text."""
     told = [(DONE, b"s" * 256), (UNKNOWN, b""), (REFUSED, b"no RSA key"), (DONE, b"e" * 64)]
 
-    [(kind, payload)] = FrameReader().receive(frames.signed(struct.pack("<I", 9), told))
+    [(kind, payload)] = FrameReader().receive(frames.signed(struct.pack("<I", 9), 1_250, told))
 
     assert kind == SIGNED
-    assert frames.read_signed(payload) == (9, told)
+    assert frames.read_signed(payload) == (9, 1_250, told)
 
 
 @given(
@@ -52,12 +54,12 @@ def test_answers():
 )
 def test_cuts(told: list[tuple[int, bytes]], piece: int):
     """Frames come out the same however the bytes arrive."""
-    stream = frames.greeting() + frames.signed(struct.pack("<I", 1), told) + frames.key(ID, b"pem")
+    stream = frames.greeting(1) + frames.signed(struct.pack("<I", 1), 3, told) + frames.key(ID, b"pem")
     reader = FrameReader()
     found = [frame for at in range(0, len(stream), piece) for frame in reader.receive(stream[at : at + piece])]
 
     assert [kind for kind, _ in found] == [GREETING, SIGNED, KEY]
-    assert frames.read_signed(found[1][1]) == (1, told)
+    assert frames.read_signed(found[1][1]) == (1, 3, told)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,13 @@ def test_not_frames(stream: bytes):
         FrameReader().receive(stream)
 
 
+@pytest.mark.parametrize("payload", [b"", b"\0", b"\1\1"])
+def test_bad_greeting(payload: bytes):
+    """Who makes no signature at once, or does not say, is no helper."""
+    with pytest.raises(FrameError):
+        frames.read_greeting(payload)
+
+
 @pytest.mark.parametrize("payload", [b"", ID])
 def test_bad_key(payload: bytes):
     """A key without PEM is no key."""
@@ -89,7 +98,7 @@ def test_bad_batch(payload: bytes):
         frames.read_sign(payload)
 
 
-@pytest.mark.parametrize("payload", [b"", b"123", b"1234\x00", b"1234\x00\x05\x00abcd"])
+@pytest.mark.parametrize("payload", [b"", b"1234567", b"12345678\x00", b"12345678\x00\x05\x00abcd"])
 def test_bad_answers(payload: bytes):
     """An answer that is cut off is noticed."""
     with pytest.raises(FrameError):
