@@ -16,8 +16,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -83,7 +84,7 @@ class Rig:
 
         `env`: variables beside those of this process.
         """
-        with self.log_of(name).open("ab") as log:
+        with self.log_of(name).open("ab") as log, _uninterrupted():
             self._processes[name] = subprocess.Popen(
                 command,
                 stdout=log,
@@ -268,6 +269,24 @@ address = "unix:{ADMIN_SOCKET}"
             if time.monotonic() > end_s:
                 raise RigError(f"{name} is not ready after {READY_TIMEOUT_S:.0f} s; it wrote last:\n{self.tail(name)}")
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM come after the block: in the middle of starting a process they would leave it to nobody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    met: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: met.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler or signal.SIG_DFL)
+    for number in met[:1]:
+        signal.raise_signal(number)
 
 
 def mta() -> str:

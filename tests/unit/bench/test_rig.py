@@ -1,9 +1,12 @@
 """The rig starts processes, tells when they are ready, and leaves none behind."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -137,6 +140,33 @@ def test_nothing_is_left_behind(tmp_path: Path):
 
     with pytest.raises(ProcessLookupError):
         os.kill(error.value.args[0], 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_the_middle_of_a_start_leaves_nothing_behind(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It comes when the process is known, and is ended with the others."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(number)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), Rig(tmp_path) as rig:
+            rig.start("quiet", QUIET)
+    finally:
+        signal.signal(number, before)
+
+    assert [process.poll() for process in started] == [-signal.SIGTERM]
 
 
 def test_a_process_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
