@@ -10,6 +10,7 @@ STAMP := .venv/.installed
 CODE := mta queue policies bench tests docs
 CONFIG ?= mta.toml
 ARGS ?=
+SEEDS ?= 200
 
 .PHONY: help
 help: ## List the targets
@@ -46,8 +47,16 @@ demo: $(STAMP) ## Server, five providers of different temper, 20,000 signed mess
 test: $(STAMP) ## All tests; ARGS="-k word" for some of them
 	@$(BIN)/python -m pytest -q -n 2 $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
-	@$(BIN)/python -m pytest -q $(wildcard tests/end_to_end tests/interop) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 3 $(wildcard tests/end_to_end tests/interop) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
+
+.PHONY: simulate
+simulate: $(STAMP) ## Crashes and failures on a virtual clock, by seed: SEEDS=4000 for more, SEED=7 for one
+	@$(BIN)/python -m pytest -q -n 2 tests/simulation $(if $(SEED),--seed $(SEED) -n 0,--seeds $(SEEDS)) $(ARGS)
+
+.PHONY: crash
+crash: $(STAMP) ## The real server killed under load, by seed: ROUNDS=400 for more, SEED=17 for one
+	@$(BIN)/python -m bench.crash $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Format, lint, types, import contracts, layout, examples in the documentation
@@ -77,5 +86,5 @@ bench: $(STAMP) ## Relay speed on this machine: messages a second, CPU a message
 
 .PHONY: clean
 clean: ## Remove .venv, caches and the demo's files; the queue and the logs in var/ stay
-	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis var/demo var/bench
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis var/demo var/bench var/crash
 	find bench docs mta policies queue tests -name __pycache__ -type d -prune -exec rm -rf {} +

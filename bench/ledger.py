@@ -14,7 +14,7 @@ A message is known by its `X-Bench-Id`, which is in its Message-ID too, and so i
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -79,11 +79,15 @@ class WatchedLoad(Load):
         self._at = dict(at or {})
         self.replies: Counter[str] = Counter()
         """Every reply to a message, by its code."""
+        self.put_off: set[str] = set()
+        """Messages that were refused with 4xx at least once."""
         self.unanswered = 0
         """Messages whose session ended without a word."""
 
     def answered(self, message: Message, reply: bytes, took_s: float) -> None:
         self.replies[reply[:3].decode("ascii", "replace")] += 1
+        if reply[:1] == b"4":
+            self.put_off.add(message.id)
         super().answered(message, reply, took_s)
         action = self._at.pop(len(self.result.accepted), None)
         if action is not None:
@@ -98,8 +102,10 @@ class WatchedLoad(Load):
 class Ledger:
     """Follows loads and a sink. Everything is read from them when it is asked for, and only what is new."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, without: Collection[str] = ()) -> None:
+        """`without`: providers that get other mail too, such as notifications to the senders."""
         self._sink = sink
+        self._without = without
         self._read: Counter[str] = Counter()
         self.recipients: dict[str, list[str]] = {}
         """Of every message that was made, accepted or not."""
@@ -141,6 +147,8 @@ class Ledger:
                     )
                 self._read[f"load {id(result)}"] = len(result.accepted)
         for name, provider in self._sink.profiles.items():
+            if name in self._without:
+                continue
             for delivery in provider.deliveries[self._read[name] :]:
                 for recipient in delivery.recipients:
                     self.arrived[Mail(delivery.id, recipient)] += 1

@@ -74,11 +74,10 @@ class OrphanLogs:
 
     async def _drain(self, orphan: _Orphan) -> None:
         """Move everything in it to its owners; when all it had to tell is told, remove it."""
-        log, store, found, is_settled = orphan
+        log, store, _, is_settled = orphan
         await is_settled.wait()
-        arrived = [seq for seq, _, _ in found.arriving if store.is_living(seq)]
         is_empty = asyncio.Event()
-        self._mover.drain(log, store, [*(seq for seq, _, _ in found.waiting), *arrived], is_empty.set)
+        self._mover.drain(log, store, store.seqs(), is_empty.set)  # what was arriving has arrived or is gone
         await is_empty.wait()
         while not await self._event_log.drain():  # noqa: ASYNC110 - see RETRY_S
             await asyncio.sleep(RETRY_S)

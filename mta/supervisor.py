@@ -35,7 +35,7 @@ RESTART_DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # a worker that dies again an
 CALM_S = 60.0  # after so long without a death the next restart is immediate again
 ROTATE_CHECK_S = 5.0
 ANSWER_WAIT_S = 5.0  # a worker that counts only its own integers and does not answer by then is stuck
-WALK_WAIT_S = 120.0  # millions of messages that wait are read from the disk in slices
+WALK_WAIT_S = 600.0  # millions of messages that wait are read from the disk in slices
 RESTART_KEYS = {
     "hostname": "hostname",
     "workers": "workers",

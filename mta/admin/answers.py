@@ -2,17 +2,17 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-import msgspec
 from aiohttp import web
 
 from mta.admin import gathering, health, history, selecting
 from mta.admin.access import Access
 from mta.admin.asker import Asker
-from mta.admin.pages import ErrorPage, HealthPage, SuspensionPage, SuspensionsPage
+from mta.admin.moving import Moving
+from mta.admin.pages import ActedPage, Cursor, HealthPage, SuspensionPage, SuspensionsPage
+from mta.admin.replying import Wrong, fail, page_of
 from mta.admin.suspensions import Suspensions, TooManyError
 from mta.model.clock import Clock
 from mta.reporting import metrics
@@ -22,7 +22,6 @@ ASKED_AT_ONCE_MAX = 8
 """Requests that workers are asked about at a time; more wait for their turn."""
 COUNTS_KEPT_S = 0.5  # however often health is asked, workers count at most twice a second
 ID_CHARS_SHOWN = 60  # of one that is none
-JSON = "application/json"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,6 +48,7 @@ class Answers:
         self._version = version
         self._hostname = hostname
         self._turn = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
+        self._moving = Moving(asker, hostname, self._turn)
         self._searching = asyncio.Lock()
         self._counting = asyncio.Lock()
         self._counts: tuple[list[WorkerCounts | None], list[str]] = ([], [])
@@ -68,6 +68,7 @@ class Answers:
             web.get("/queue/messages", self._list),
             web.get("/queue/messages/{id}", self._show),
             *acts,
+            *self._moving.routes(),
             web.get("/suspensions", self._list_suspensions),
             web.post("/suspensions", self._suspend),
             web.delete("/suspensions/{id}", self._resume),
@@ -94,11 +95,11 @@ class Answers:
         page: object = {"status": status}
         if self._access.knows_token(request.headers):
             page = HealthPage(status, self._version, self._hostname, self._asker.workers, troubles)
-        return _page(page, 503 if troubles else 200)
+        return page_of(page, 503 if troubles else 200)
 
     async def _workers(self, request: web.Request) -> web.Response:
         counts, problems = await self._count()
-        return _page({"workers": [each for each in counts if each is not None], "problems": problems})
+        return page_of({"workers": [each for each in counts if each is not None], "problems": problems})
 
     # -- the queue --
 
@@ -111,16 +112,16 @@ class Answers:
         return raws
 
     async def _summary(self, request: web.Request) -> web.Response:
-        with _Wrong():
+        with Wrong():
             selection = selecting.selection_of(request.query)
-        return _page(gathering.summary(await self._ask(Summary(selection))))
+        return page_of(gathering.summary(await self._ask(Summary(selection))))
 
     async def _list(self, request: web.Request) -> web.Response:
-        with _Wrong():
+        with Wrong():
             selection = selecting.selection_of(request.query, besides=("limit", "after"))
             paging = selecting.paging_of(request.query)
         raws = await self._ask(List(selection, paging.limit, paging.after))
-        return _page(gathering.listed(raws, paging.limit))
+        return page_of(gathering.listed(raws, paging.limit))
 
     async def _show(self, request: web.Request) -> web.Response:
         message_id = request.match_info["id"]
@@ -134,7 +135,7 @@ class Answers:
             if doubts:
                 fail(404, f"{message_id} not found, but not everything could be looked through: {'; '.join(doubts)}")
             fail(404, f"no message {message_id} waits or is in the event log")
-        return _page(page)
+        return page_of(page)
 
     async def _past(self, message_id: str) -> history.History:
         """One search at a time: each reads whole files."""
@@ -148,18 +149,35 @@ class Answers:
                 return history.History([], False)
 
     async def _act(self, verb: Verb, request: web.Request) -> web.Response:
-        with _Wrong():
+        with Wrong():
             acting = selecting.acting_from(await request.read())
-        raws = await self._ask(Act(verb, acting.selection(), acting.by))
-        return _page(gathering.acted(raws))
+            if acting.notify and verb != "cancel":
+                raise ValueError("notify is for cancel alone")
+        page = await self._act_for_a_while(verb, acting, acting.cursors or [])
+        while acting.cursors is None and not page.is_done:
+            gathering.go_on(page, await self._act_for_a_while(verb, acting, page.cursors))
+        return page_of(page)
+
+    async def _act_for_a_while(self, verb: Verb, acting: selecting.Acting, cursors: Sequence[Cursor]) -> ActedPage:
+        """Some seconds' work of every worker that is not done."""
+        selection, by, notify = acting.selection(), acting.by, acting.notify
+        if not cursors:
+            return gathering.acted(await self._ask(Act(verb, selection, by, notify=notify)))
+        todo = [number for number, cursor in enumerate(cursors[: self._asker.workers]) if cursor.after]
+        questions = [Act(verb, selection, by, cursors[at].after, cursors[at].until, notify) for at in todo]
+        async with self._turn:
+            raws = await asyncio.gather(
+                *(self._asker.ask(each, worker=at) for each, at in zip(questions, todo, strict=True))
+            )
+        return gathering.acted([raw for (raw,) in raws], todo, self._asker.workers)
 
     # -- suspensions --
 
     async def _list_suspensions(self, request: web.Request) -> web.Response:
-        return _page(SuspensionsPage(self._suspensions.current()))
+        return page_of(SuspensionsPage(self._suspensions.current()))
 
     async def _suspend(self, request: web.Request) -> web.Response:
-        with _Wrong():
+        with Wrong():
             wish = selecting.wish_from(await request.read())
         try:
             added, problems = await self._suspensions.add(wish.selection, wish.for_s, wish.reason, wish.by)
@@ -167,10 +185,10 @@ class Answers:
             fail(409, str(error))
         except OSError as error:
             fail(500, f"the suspension cannot be written down: {error.strerror or error}")
-        return _page(SuspensionPage(added, problems), 201)
+        return page_of(SuspensionPage(added, problems), 201)
 
     async def _resume(self, request: web.Request) -> web.Response:
-        with _Wrong():
+        with Wrong():
             by = selecting.who(request.query.get("by", ""))
         suspension_id = request.match_info["id"]
         try:
@@ -179,37 +197,4 @@ class Answers:
             fail(500, f"the end of the suspension cannot be written down: {error.strerror or error}")
         if resumed is None:
             fail(404, f'no suspension "{suspension_id[:ID_CHARS_SHOWN]}" holds; `mta suspend list` shows those that do')
-        return _page(SuspensionPage(*resumed))
-
-
-class _Wrong:
-    """What is wrong with a request inside the block is answered with 400 and its sentence."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            fail(400, str(error))
-
-
-class AnswerError(Exception):
-    """Ends a request with a status and a sentence."""
-
-    def __init__(self, status: int, error: str) -> None:
-        super().__init__(error)
-        self.status = status
-
-
-def fail(status: int, error: str) -> NoReturn:
-    """End this request with an error."""
-    raise AnswerError(status, error)
-
-
-def _page(page: object, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(page), status=status, content_type=JSON)
-
-
-def error_response(status: int, error: str) -> web.Response:
-    """An error as every page tells it."""
-    return _page(ErrorPage(error), status)
+        return page_of(SuspensionPage(*resumed))

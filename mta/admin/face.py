@@ -18,8 +18,9 @@ from aiohttp import web
 
 from mta.admin.access import Access
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
-from mta.admin.answers import AnswerError, Answers, error_response
+from mta.admin.answers import Answers
 from mta.admin.asker import Asker
+from mta.admin.replying import AnswerError, error_response
 from mta.admin.suspensions import Suspensions
 from mta.clock import SystemClock
 from mta.model.clock import Clock
@@ -31,7 +32,7 @@ CONNECTIONS_MAX = 200  # beyond it the system's own queue holds who comes
 BACKLOG = 64
 SWEEP_S = 30.0
 SWEEPS_MAX = 7
-"""A connection that is still there after so many sweeps is cut: the longest answer takes two minutes."""
+"""A connection that is still there after so many sweeps and is not being answered is cut."""
 _log = logging.getLogger("mta.admin")
 PATH_CHARS_SHOWN = 100  # of one that is none
 STOP_S = 1.0  # what is being answered when the server stops has that long
@@ -74,6 +75,7 @@ class AdminFace:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._ages: dict[web.RequestHandler, int] = {}
+        self._answering: set[asyncio.BaseTransport | None] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -125,7 +127,9 @@ class AdminFace:
         assert self._runner is not None, "listening"
         server = self._runner.server
         assert server is not None, "set up"
-        self._ages = {each: self._ages.get(each, 0) + 1 for each in server.connections}
+        self._ages = {
+            each: 0 if each.transport in self._answering else self._ages.get(each, 0) + 1 for each in server.connections
+        }
         for connection, age in self._ages.items():
             if age > SWEEPS_MAX and connection.transport is not None:
                 connection.transport.abort()
@@ -141,6 +145,8 @@ class AdminFace:
             if refusal.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
         else:
+            transport = request.transport
+            self._answering.add(transport)
             try:
                 response = await handler(request)
             except AnswerError as error:
@@ -150,6 +156,8 @@ class AdminFace:
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, not the server
                 _log.exception("%s %s", request.method, request.path)
                 response = error_response(500, f"an error of the server's own: {type(error).__name__}")
+            finally:
+                self._answering.discard(transport)
         response.headers["Server"] = "mta"
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mta.admin.pages import ActedPage, ListPage, MessagePage, SummaryPage
+from mta.admin.pages import ActedPage, Cursor, ListPage, MessagePage, SummaryPage
 from mta.reporting.questions import (
     Acted,
     Failed,
@@ -140,12 +140,38 @@ def _first(texts: Iterable[str]) -> str:
     return next(filter(None, texts), "")
 
 
-def acted(raws: Sequence[bytes | None]) -> ActedPage:
-    """What was done, everywhere together."""
-    answers, problems = read(raws, Acted)
-    return ActedPage(
-        sum(answer.touched for answer in answers),
-        sum(answer.messages for answer in answers),
-        sum(answer.sending for answer in answers),
-        problems,
-    )
+def acted(raws: Sequence[bytes | None], asked: Sequence[int] = (), workers: int = 0) -> ActedPage:
+    """What was done, everywhere together. `asked`: the numbers of those who were, by default all; `workers`: how many
+    there are."""
+    numbers = list(asked) or list(range(len(raws)))
+    page = ActedPage(cursors=[Cursor()] * max(workers, len(raws)))
+    for number, raw in zip(numbers, raws, strict=True):
+        answers, problems = read([raw], Acted)
+        page.problems += [each.replace("worker 0", f"worker {number}", 1) for each in problems]
+        for answer in answers:
+            page.workers += 1
+            page.touched += answer.touched
+            page.messages += answer.messages
+            page.sending += answer.sending
+            add_up(page.left, answer.left)
+            page.cursors[number] = Cursor(answer.next, answer.until, answer.looked_at, answer.of)
+    return page
+
+
+def go_on(page: ActedPage, later: ActedPage) -> None:
+    """Add what was done after a page; workers that were done keep their cursors."""
+    page.touched += later.touched
+    page.messages += later.messages
+    page.sending += later.sending
+    add_up(page.left, later.left)
+    page.workers = max(page.workers, later.workers)
+    page.problems += [problem for problem in later.problems if problem not in page.problems]
+    page.cursors = [
+        after if after.of or before.after else before for before, after in zip(page.cursors, later.cursors, strict=True)
+    ]
+
+
+def add_up(total: dict[str, int], more: dict[str, int]) -> None:
+    """Counts by their reasons."""
+    for why, count in more.items():
+        total[why] = total.get(why, 0) + count

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from mta.model.selection import Selection
-from mta.reporting.questions import RecipientRow, SiteRow, Suspension
+from mta.reporting.questions import ExportedItem, MovedItem, RecipientRow, SiteRow, Suspension
 
 BY_CHARS_MAX = 100  # of who asked, in the event log
 REASON_CHARS_MAX = 500
@@ -51,6 +51,17 @@ class MessagePage(msgspec.Struct):
     problems: list[str] = []
 
 
+class Cursor(msgspec.Struct, frozen=True):
+    """How far one worker is with an action."""
+
+    after: int = 0
+    """0: it is done."""
+    until: int = 0
+    looked_at: int = 0
+    """Items, since the beginning, of so many."""
+    of: int = 0
+
+
 class ActedPage(msgspec.Struct):
     """`POST /queue/retry` and so on."""
 
@@ -58,8 +69,93 @@ class ActedPage(msgspec.Struct):
     """Recipients."""
     messages: int = 0
     sending: int = 0
-    """Recipients left alone, because a transaction with them is under way."""
+    """Recipients left alone, because a transaction with them or a move to another worker is under way."""
+    left: dict[str, int] = {}
+    """Why -> how many recipients match and were left alone."""
+    workers: int = 0
+    """How many answered."""
+    cursors: list[Cursor] = []
+    """One a worker; where one of them is not done, ask again with them."""
     problems: list[str] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Everything was looked at."""
+        return not any(cursor.after for cursor in self.cursors)
+
+
+class ExportWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /queue/export`: the next items of one worker, which are held from then on."""
+
+    selection: Selection
+    worker: int = 0
+    after: int = 0
+    """`next` of the page before."""
+
+
+class ExportPage(msgspec.Struct):
+    """`POST /queue/export`."""
+
+    items: list[MovedItem]
+    next: int = 0
+    """0: this worker has no more."""
+    left: dict[str, int] = {}
+    looked_at: int = 0
+    of: int = 0
+    workers: int = 0
+    """How many there are, each to be asked."""
+    hostname: str = ""
+
+
+class PiecePage(msgspec.Struct):
+    """`GET /queue/export/WORKER/SEQ`: a piece of a large content."""
+
+    data: bytes
+
+
+class RemoveWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /queue/export/remove`."""
+
+    worker: int
+    items: list[ExportedItem]
+    by: str = "admin"
+
+
+class KnownWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /queue/import/known`: message ids and addresses."""
+
+    recipients: list[tuple[str, str]]
+
+
+class KnownPage(msgspec.Struct):
+    """`POST /queue/import/known`."""
+
+    numbers: list[int]
+    """Those that wait here or were imported a while ago, counted from 0."""
+    workers: int = 0
+
+
+class UploadWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /queue/import/piece`."""
+
+    worker: int
+    id: str
+    offset: int
+    data: bytes
+
+
+class ImportWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /queue/import`."""
+
+    worker: int
+    items: list[MovedItem]
+
+
+class ImportPage(msgspec.Struct):
+    """`POST /queue/import` and `POST /queue/import/piece`."""
+
+    messages: int = 0
+    recipients: int = 0
 
 
 class SuspensionPage(msgspec.Struct):

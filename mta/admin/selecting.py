@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mta.admin.pages import BY_CHARS_MAX, REASON_CHARS_MAX, Wish
+from mta.admin.pages import BY_CHARS_MAX, REASON_CHARS_MAX, Cursor, Wish
 from mta.model.selection import Selection
 from mta.reporting.questions import LIST_MAX
 from mta_policies.located import nearest
@@ -28,6 +28,10 @@ class Acting(Selection, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /queue/VERB`: a selection, and who asks."""
 
     by: str = "admin"
+    notify: bool = False
+    """Of `cancel`: tell the senders."""
+    cursors: list[Cursor] | None = None
+    """Where each worker is; None: the answer comes when all is done, else after some seconds."""
 
     def selection(self) -> Selection:
         """What it selects."""
@@ -81,7 +85,7 @@ def checked(selection: Selection) -> Selection:
 
 def acting_from(body: bytes) -> Acting:
     """The body of an action; one that selects nothing is a mistake, not everything."""
-    acting = _decode(body, Acting)
+    acting = decoded(body, Acting)
     _refuse_empty(msgspec.json.decode(body))
     if acting.selection().is_empty:
         raise ValueError('nothing is selected: give a criterion, or "all": true')
@@ -90,7 +94,7 @@ def acting_from(body: bytes) -> Acting:
 
 def wish_from(body: bytes) -> Wish:
     """The body of a new suspension."""
-    wish = _decode(body, Wish)
+    wish = decoded(body, Wish)
     _refuse_empty(msgspec.json.decode(body)["selection"])
     selection = checked(wish.selection)
     if selection.is_empty:
@@ -110,7 +114,8 @@ def paging_of(query: Mapping[str, str]) -> Paging:
     return Paging(int(limit), query.get("after", "")[:CRITERION_CHARS_MAX])
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
+def decoded(body: bytes, kind: type[T]) -> T:
+    """A body as what is expected."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

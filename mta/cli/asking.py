@@ -10,7 +10,7 @@ import http.client
 import json
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,9 +22,10 @@ from mta.admin.pages import BY_CHARS_MAX, ErrorPage
 from mta.cli import EXIT_UNAVAILABLE, EXIT_WRONG, words
 from mta.config import DEFAULT_FILE, ConfigError, load
 
+COMMAND_QUEUE = "mta queue"
 CONNECT_S = 5.0
-ANSWER_S = 150.0
-"""A worker may take two minutes over a queue of millions."""
+ANSWER_S = 630.0
+"""A walk over ten million messages takes a worker some minutes; the server itself gives up after ten."""
 FOREIGN_CHARS_MAX = 60  # of what another program says
 ANSWER_BYTES_MAX = 256 * 1024 * 1024  # a summary of a hundred thousand sites has some 40 MB
 
@@ -203,6 +204,21 @@ def failed(command: str, error: Exception) -> int:
 
 FAILURES = (NoServerError, RefusedError, ValueError, OSError)
 """What asking may raise, for `failed`."""
+
+
+def run_asked(
+    action: Callable[[argparse.Namespace, Asking], int],
+    args: argparse.Namespace,
+    check: Callable[[argparse.Namespace], None] = lambda args: None,
+) -> int:
+    """Runs an action of `mta queue` against the server that the arguments name; `check` leaves for wrong usage."""
+    check(args)
+    try:
+        return action(args, asking(args))
+    except BrokenPipeError:
+        raise
+    except FAILURES as error:
+        return failed(COMMAND_QUEUE, error)
 
 
 def warn(command: str, problems: Sequence[str]) -> bool:

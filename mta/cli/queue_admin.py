@@ -1,12 +1,12 @@
 """`mta queue`: what waits, and what an admin may do about it.
 
-`summary`, `list`, `show`, `retry`, `hold`, `release` and `cancel` ask a running server; `verify` and `dump` read the
-queue's files with no server.
+`summary`, `list`, `show`, `why`, `retry`, `hold`, `release` and `cancel` ask a running server; `export` and `import`
+move mail to another one; `verify` and `dump` read the queue's files with no server.
 """
 
 from typing import cast
 
-from mta.cli import Subparsers, queue_files, queue_live
+from mta.cli import Subparsers, queue_acts, queue_files, queue_live, queue_move, queue_why
 
 
 def add(subparsers: Subparsers) -> None:
@@ -17,5 +17,5 @@ def add(subparsers: Subparsers) -> None:
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
     )
-    queue_live.add(cast(Subparsers, actions))
-    queue_files.add(cast(Subparsers, actions))
+    for module in (queue_live, queue_why, queue_acts, queue_move, queue_files):
+        module.add(cast(Subparsers, actions))

@@ -1,12 +1,14 @@
 """`mta queue verify` and `mta queue dump`: what is in the queue's files, with no server.
 
 Both only read. DIRECTORY is `[queue] directory` with a log a worker in it, or one of those logs. `verify` reads every
-byte and answers whether all of it is sound; `dump` shows the records as they were written.
+byte and answers whether all of it is sound; `dump` shows the records as they were written. On a terminal `verify` tells
+how far it has come when it takes its time.
 """
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +18,14 @@ import msgspec
 from mta.cli import EXIT_DONE, EXIT_USAGE, EXIT_WRONG, Subparsers
 from mta.model import envelope
 from mta.reporting.events import Fate, decode_note, fates_of
-from mta_queue import inspection, record
-from mta_queue.disk import OsDisk
+from mta_queue import index, inspection, record
+from mta_queue.disk import Disk, OsDisk
 from mta_queue.inspection import Met, Report
-from mta_queue.record import Damage, FileHeader, Found, Record
+from mta_queue.record import CopiedState, Damage, FileHeader, Found, Record
+
+PROGRESS_AFTER_S = 1.0  # a queue that is read faster needs no progress
+PROGRESS_EVERY_S = 0.2
+MEGABYTE = 1_000_000
 
 RECIPIENTS_SHOWN_MAX = 3  # of an item, in the text: a line should stay one
 
@@ -50,10 +56,54 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.action == "dump":
             return _dump(((log, met) for log in logs for met in inspection.records(disk, log)), args.json)
-        return _verify([inspection.verify(disk, log) for log in logs], args.json)
+        return _verify(_reports(disk, logs), args.json)
     except OSError as error:
         print(f"mta queue: {error.filename or args.directory}: {error.strerror}", file=sys.stderr)
         return EXIT_WRONG
+
+
+class _Progress:
+    """A line on a terminal that is written over again and again, and wiped in the end."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = total_bytes
+        self._before_bytes = self._done_bytes = 0
+        self._due_s = time.monotonic() + PROGRESS_AFTER_S
+        self._is_shown = False
+
+    def report(self, done_bytes: int) -> None:
+        """So many bytes of this log have been read."""
+        self._done_bytes = done_bytes
+        now_s = time.monotonic()
+        if now_s >= self._due_s and sys.stderr.isatty():
+            self._due_s = now_s + PROGRESS_EVERY_S
+            self._is_shown = True
+            done = self._before_bytes + done_bytes
+            share = min(100, 100 * done // max(self._total_bytes, 1))
+            text = f"{done // MEGABYTE:,} of {self._total_bytes // MEGABYTE:,} MB ({share} %)"
+            print(f"\r{text:40}", end="", file=sys.stderr, flush=True)
+
+    def end_log(self) -> None:
+        """What is reported from now on is of the next log."""
+        self._before_bytes += self._done_bytes
+        self._done_bytes = 0
+
+    def wipe(self) -> None:
+        """The line is empty again."""
+        if self._is_shown:
+            print(f"\r{'':40}\r", end="", file=sys.stderr, flush=True)
+
+
+def _reports(disk: Disk, logs: Sequence[Path]) -> list[Report]:
+    progress = _Progress(sum(inspection.size_bytes(disk, log) for log in logs))
+    reports = []
+    try:
+        for log in logs:
+            reports.append(inspection.verify(disk, log, progress.report))
+            progress.end_log()
+    finally:
+        progress.wipe()
+    return reports
 
 
 def _verify(reports: Sequence[Report], as_json: bool) -> int:
@@ -68,10 +118,13 @@ def _verify(reports: Sequence[Report], as_json: bool) -> int:
                 f"{report.items:10} {report.parts:10}  {state}"
             )
         for report in reports:
-            if report.aside:
-                print(f"{report.directory}: {report.aside} files were set aside earlier (*.aside)")
             for problem in report.problems:
-                print(f"{report.directory}/{problem}")
+                print(f"{report.directory}/{_printable(problem)}")
+            for missing in report.missing:
+                print(f"{report.directory}: {missing}")
+            for held in report.quarantine:
+                for reason in held.reasons or ["nobody wrote down why"]:
+                    print(f"{report.directory}/{held.name}: set aside: {_printable(reason)}")
     return EXIT_WRONG if any(report.problems for report in reports) else EXIT_DONE
 
 
@@ -85,7 +138,8 @@ def _report_values(report: Report) -> dict[str, object]:
         "recipients": report.parts,
         "arriving": report.arriving,
         "untold": report.untold,
-        "set_aside": report.aside,
+        "missing": report.missing,
+        "quarantine": [{"file": held.name, "reasons": held.reasons} for held in report.quarantine],
         "problems": report.problems,
     }
 
@@ -122,6 +176,9 @@ def _record_values(found: Record) -> dict[str, object]:
     if found.kind == record.ITEM:
         values |= {"id": found.item_id(), "parts": found.parts, "bytes": found.content_bytes}
         origin = found.origin()
+        if found.is_copy:
+            values["item"] = found.seq
+            values["copied"] = [_state_values(state) for state in found.copied_states()]
         if origin is not None:
             values["origin"] = {"log": origin.log, "number": origin.seq}
         values |= _envelope_values(found.meta())
@@ -133,9 +190,16 @@ def _record_values(found: Record) -> dict[str, object]:
             values |= _note_values(note, found.listed_parts())
     elif found.kind == record.TOLD:
         values = {"position": found.seq}
+    elif found.kind == record.INDEX:
+        values = {"records": index.rows_in(found)}
     if found.due_s:
         values["due"] = found.due_s
     return values
+
+
+def _state_values(state: CopiedState) -> dict[str, object]:
+    values: dict[str, object] = {"parts": list(state.parts), "due": state.due_s}
+    return values | (_note_values(state.note, state.parts) if state.note else {})
 
 
 def _envelope_values(meta: bytes) -> dict[str, object]:
@@ -184,6 +248,8 @@ def _words(values: dict[str, object]) -> Iterator[str]:
             yield f"due={_time(value)}"
         elif key == "fates" and isinstance(value, list):
             yield "fates=" + ",".join(f"{each['part']}:{each['fate']}:{_printable(each['reply'])}" for each in value)
+        elif key == "copied" and isinstance(value, list):
+            yield "copied=" + ",".join(f"{'/'.join(map(str, each['parts']))}:{_time(each['due'])}" for each in value)
         elif isinstance(value, list):
             shown = ",".join(_printable(str(one)) for one in value[:RECIPIENTS_SHOWN_MAX])
             more = len(value) - RECIPIENTS_SHOWN_MAX

@@ -142,6 +142,26 @@ def terminal_columns() -> int | None:
     return shutil.get_terminal_size((TERMINAL_COLUMNS_DEFAULT, 24)).columns
 
 
+class Progress:
+    """One line on standard error that is written over and over; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._is_shown = False
+
+    def show(self, text: str) -> None:
+        """How far it is."""
+        if sys.stderr.isatty():
+            columns = shutil.get_terminal_size((TERMINAL_COLUMNS_DEFAULT, 24)).columns
+            print(f"\r\x1b[K{shortened(printable(text), columns - 1)}", end="", file=sys.stderr, flush=True)
+            self._is_shown = True
+
+    def clear(self) -> None:
+        """Take it away, before anything else is printed."""
+        if self._is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._is_shown = False
+
+
 class Table:
     """A table that is written in parts, so that a list of millions needs no memory.
 

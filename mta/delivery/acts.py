@@ -2,34 +2,46 @@
 
 What they change is on stable storage before the admin hears of it: what is held stays held, and what is cancelled
 cancelled, whatever happens. A held recipient is one whose due time is beyond all times (`registry.HELD_S`). Recipients
-in a transaction are left alone. Doing a thing twice is doing it once.
+in a transaction are left alone, and whatever is left alone is counted with the reason. Doing a thing twice is doing it
+once. An act over a long queue is done bit by bit: each answer says where the next question goes on, so nobody waits
+long for one, and an admin who goes away ends it between two.
 """
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from mta.delivery.cancelling import Cancelling
 from mta.delivery.job import Job
 from mta.delivery.registry import HELD_S
 from mta.delivery.sites import Site
-from mta.delivery.standing import ItemStand, Stand, Standings
-from mta.delivery.walk import Walk
-from mta.model.selection import Selection, matches
-from mta.reporting.events import encode_note
-from mta.reporting.questions import Act, Acted
+from mta.delivery.standing import ItemStand, Stand, Standings, parts_of
+from mta.delivery.walk import Pace, Walk
+from mta.model.envelope import Envelope
+from mta.model.selection import Criteria
+from mta.reporting.questions import Act, Acted, Remove
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
-RECIPIENTS_AT_ONCE = 250  # touched in one turn of the loop: each is a record in the queue, and perhaps a line
+ACT_S = 8.0  # of work between two answers
 KNOCKS_AT_ONCE = 250  # sites and domains that are tried anew before there is a pause
 KNOCKS_PAUSE_S = 0.05
 PENDING_BYTES_MAX = 32 * 1024 * 1024  # records that the disk does not have yet; beyond it an act waits for the disk
 PENDING_POLL_S = 0.05
 WRITTEN_WAIT_S = 10.0  # how long an act waits for the disk at its end, before it says that it was only half done
+
+SENDING = "being sent"
+LEAVING = "on the way to another worker"
+HELD_ALREADY = "held already"
+NOT_HELD = "not held"
+HELD = "held"
+SUSPENDED = "suspended"
+TOO_EARLY = "delayed by the sender"
+UNTOLD = "kept, because the notification to the sender could not be written"
+GONE = "not held any more"
 
 
 class NotWrittenError(Exception):
@@ -44,6 +56,37 @@ class _Places:
         self.domains: dict[str, None] = {}
 
 
+class Tally:
+    """What an act did, and what it did not."""
+
+    def __init__(self) -> None:
+        self.recipients = 0
+        self.messages = 0
+        self.sending = 0
+        self.left: dict[str, int] = {}
+
+    def leave(self, why: str, count: int) -> None:
+        """So many recipients match and are left alone."""
+        if count:
+            self.left[why] = self.left.get(why, 0) + count
+
+    def touch(self, count: int) -> None:
+        """So many recipients of a message were touched."""
+        self.recipients += count
+        self.messages += count > 0
+
+    def touchable(self, stands: Sequence[Stand]) -> list[Stand]:
+        """Those that may be touched; the others are counted."""
+        found: list[Stand] = []
+        for stand in stands:
+            if stand.is_touchable:
+                found.append(stand)
+            else:
+                self.sending += 1
+                self.leave(SENDING if stand.state == "sending" else LEAVING, 1)
+        return found
+
+
 class Acts:
     """Walks over the queue and touches what is meant."""
 
@@ -53,34 +96,88 @@ class Acts:
         self._walk = Walk(engine, is_kept_back)
 
     async def act(self, act: Act) -> Acted:
-        """Do it to all that matches. -> how many recipients of how many messages. Raises NotWrittenError."""
-        acted = Acted(0, 0)
-        places = _Places()
-        since_turn = 0
-        async for items in self._walk.items():
+        """Do it to what matches, for some seconds. Raises NotWrittenError, StoppingError."""
+        engine = self._engine
+        seqs = engine.store.seqs()
+        of = len(seqs)
+        until = act.until or (seqs[-1] if of else 0)  # what comes while it is done is not meant
+        first = bisect_right(seqs, act.after)
+        seqs = seqs[first : bisect_right(seqs, until)]
+        tally, places, pace = Tally(), _Places(), self._walk.pace()
+        end_s = engine.clock.monotonic_s() + ACT_S
+        criteria = Criteria(act.selection)
+        cancelling = Cancelling(engine, act.by, notify=act.notify)
+        next_seq = 0
+        if criteria.is_everything and act.verb in ("hold", "release"):
+            next_seq = await self._all(act, seqs, tally, pace, end_s)
+        else:
+            async for items in self._walk.items(pace, seqs):
+                for loaded in items:
+                    # From here to the end of the item nothing else happens: what was looked at is what is touched.
+                    item = self._standings.item(loaded, criteria)
+                    if item is not None:
+                        stands = tally.touchable(item.stands)
+                        if stands:
+                            self._touch(act, item, stands, places, tally, cancelling)
+                    if pace.is_due:
+                        await self._turn(pace)
+                        await cancelling.room()
+                if engine.clock.monotonic_s() > end_s and items and items[-1].seq < seqs[-1]:
+                    next_seq = items[-1].seq
+                    break
+        await self._knock(places, pace)
+        if cancelling.is_used:
+            messages, told = await cancelling.ended()
+            tally.recipients += told
+            tally.messages += messages
+            tally.leave(UNTOLD, cancelling.failed)
+        if tally.recipients:
+            await self.written()
+        looked_at = first + (bisect_right(seqs, next_seq) if next_seq else len(seqs))
+        return Acted(
+            tally.recipients, tally.messages, tally.sending, tally.left, next_seq, until, looked_at, max(of, looked_at)
+        )
+
+    async def _all(self, act: Act, seqs: Sequence[int], tally: Tally, pace: Pace, end_s: float) -> int:
+        """Hold or release everything: nothing need be read back; -> where to go on."""
+        async for some in self._walk.seqs(pace, seqs):
+            for seq in some:
+                stands = tally.touchable(self._standings.unread(seq))
+                if act.verb == "hold":
+                    self._hold(seq, stands, None, tally)
+                else:
+                    self._release(seq, stands, tally)
+                if pace.is_due:
+                    await self._turn(pace)
+            if self._engine.clock.monotonic_s() > end_s and some and some[-1] < seqs[-1]:
+                return some[-1]
+        return 0
+
+    async def remove(self, question: Remove) -> Acted:
+        """Cancel silently what an export has; what is not held any more may be on its way, and stays."""
+        tally, pace = Tally(), self._walk.pace()
+        wanted = {item.seq: item for item in question.items}
+        cancelling = Cancelling(self._engine, question.by, is_exported=True)
+        async for items in self._walk.items(pace, sorted(wanted)):
             for loaded in items:
-                if act.selection.id and loaded.item_id != act.selection.id:
-                    continue
-                item = self._standings.item(loaded)
+                exported = wanted[loaded.seq]
+                item = self._standings.item(loaded) if loaded.item_id == exported.id else None
                 if item is None:
                     continue
-                meant = self._meant(act.selection, item)
-                # From here to the end of the item nothing else happens: what was looked at is what is touched.
-                touched = self._touch(act, item, [stand for stand in meant if stand.is_touchable], places)
-                acted.touched += touched
-                acted.messages += touched > 0
-                acted.sending += sum(not stand.is_touchable for stand in meant)
-                since_turn += len(item.stands)
-                if since_turn >= RECIPIENTS_AT_ONCE:
-                    since_turn = 0
-                    await self._turn()
-        await self._knock(places)
-        if acted.touched:
-            await self._written()
-        return acted
+                stands = [stand for stand in item.stands if stand.part in exported.parts]
+                held = [stand for stand in stands if stand.state == "held" and not stand.is_leaving]
+                tally.leave(GONE, len(stands) - len(held))
+                if held:
+                    tally.touch(cancelling.cancel(item, held))
+                    self._take_away(item.seq, held, item.envelope)
+                if pace.is_due:
+                    await self._turn(pace)
+        if tally.recipients:
+            await self.written()
+        return Acted(tally.recipients, tally.messages, tally.sending, tally.left)
 
-    async def _written(self) -> None:
-        """All that was done is on stable storage."""
+    async def written(self) -> None:
+        """All that was done is on stable storage; raises NotWrittenError where the disk does not take it."""
         engine = self._engine
         written: asyncio.Future[None] = engine.loop.create_future()
 
@@ -94,41 +191,61 @@ class Acts:
         except TimeoutError:
             raise NotWrittenError("it was done, but the disk does not take it: a crash would undo it") from None
 
-    def _meant(self, selection: Selection, item: ItemStand) -> list[Stand]:
-        wall_s = self._engine.clock.wall_s()
-        return [stand for stand in item.stands if matches(selection, item.facts(stand, wall_s))]
-
-    async def _turn(self) -> None:
+    async def _turn(self, pace: Pace) -> None:
         """Let mail go on, and the disk come after."""
-        await asyncio.sleep(0)
+        await pace.turn()
         store = self._engine.store
         while store.pending_bytes > PENDING_BYTES_MAX and not self._engine.is_stopping:  # noqa: ASYNC110 - rare
             await asyncio.sleep(PENDING_POLL_S)
 
-    def _touch(self, act: Act, item: ItemStand, stands: Sequence[Stand], places: _Places) -> int:
-        if not stands:
-            return 0
+    def _touch(
+        self,
+        act: Act,
+        item: ItemStand,
+        stands: Sequence[Stand],
+        places: _Places,
+        tally: Tally,
+        cancelling: Cancelling,
+    ) -> None:
         match act.verb:
             case "retry":
-                return self._retry(item, stands, places)
+                self._retry(item, stands, places, tally)
             case "hold":
-                return self._hold(item, stands)
+                self._hold(item.seq, stands, item.envelope, tally)
             case "release":
-                return self._release(item, stands)
+                self._release(item.seq, stands, tally)
             case "cancel":
-                return self._cancel(item, stands, act.by)
+                if cancelling.tells(item.envelope):
+                    self._take_away(item.seq, stands, item.envelope)
+                    cancelling.begin(item, stands)
+                else:
+                    tally.touch(cancelling.cancel(item, stands))
+                    self._take_away(item.seq, stands, item.envelope)
 
-    # the four verbs; -> how many recipients
+    # the verbs
 
-    def _retry(self, item: ItemStand, stands: Sequence[Stand], places: _Places) -> int:
+    def _retry(self, item: ItemStand, stands: Sequence[Stand], places: _Places, tally: Tally) -> None:
         """Now. What is held or suspended stays so; mail that its sender delayed is not tried before its time."""
         engine, wall_s = self._engine, self._engine.clock.wall_s()
-        early = [stand for stand in stands if stand.state == "scheduled" and stand.fate is not None]
-        self._postpone(item.seq, early, lambda stand: wall_s)
-        ready = [stand for stand in stands if stand.state == "ready"]
-        resting = [stand.part for stand in [*early, *ready] if stand.job is None]  # also what an error of ours put off
-        if resting:
-            engine.take_up([(item.seq, resting)])
+        early: list[Stand] = []
+        ready: list[Stand] = []
+        for stand in stands:
+            match stand.state:
+                case "ready":
+                    ready.append(stand)
+                case "scheduled" if stand.note:
+                    early.append(stand)
+                case "scheduled":
+                    tally.leave(TOO_EARLY, 1)
+                case "held":
+                    tally.leave(HELD, 1)
+                case _:
+                    tally.leave(SUSPENDED, 1)
+        if early:
+            engine.store.postpone(item.seq, parts_of(early), wall_s, None)
+        # Also what an error of ours put off; what waits as a number keeps its place, and is not read for this.
+        if early or any(stand.job is None and not stand.is_spilled for stand in ready):
+            engine.take_up([item.seq])
         for stand in [*early, *ready]:
             domain = stand.job.domain if stand.job is not None else item.envelope.recipients[stand.part].domain
             site = engine.domains.place(domain)
@@ -136,72 +253,72 @@ class Acts:
                 places.sites[site] = None
             else:
                 places.domains[domain] = None
-        return len(early) + len(ready)
+        tally.touch(len(early) + len(ready))
 
-    async def _knock(self, places: _Places) -> None:
-        """Each knock is a connection or a question to the DNS: not all of them in one moment."""
+    async def _knock(self, places: _Places, pace: Pace) -> None:
+        """Each knock is connections or a question to the DNS: not all of them in one moment, nor in one turn."""
         knocks: list[Callable[[], None]] = [site.knock for site in places.sites]
         knocks += [partial(self._engine.domains.knock, domain) for domain in places.domains]
         for count, knock in enumerate(knocks, 1):
             knock()
+            if pace.is_due:
+                await pace.turn()
             if count % KNOCKS_AT_ONCE == 0:
                 await asyncio.sleep(KNOCKS_PAUSE_S)
 
-    def _hold(self, item: ItemStand, stands: Sequence[Stand]) -> int:
-        """Not before an admin releases it: it lies on the disk, without a job."""
-        stands = [stand for stand in stands if stand.state != "held"]
-        self._postpone(item.seq, stands, lambda stand: HELD_S + max(0.0, stand.due_s))
-        self._engine.held += len(stands)
-        self._take_away(item, stands)
-        return len(stands)
+    def _hold(self, seq: int, stands: Sequence[Stand], envelope: Envelope | None, tally: Tally) -> None:
+        """Not before an admin releases it: it lies on the disk, without a job. What an export holds is from now on the
+        admin's own."""
+        free = [stand for stand in stands if stand.state != "held" or stand.is_exported]
+        tally.leave(HELD_ALREADY, len(stands) - len(free))
+        if not free:
+            return
+        self.postpone(seq, free, lambda stand: HELD_S + max(0.0, stand.due_s))
+        self._engine.held += sum(stand.state != "held" for stand in free)
+        self._take_away(seq, free, envelope)
+        tally.touch(len(free))
 
-    def _release(self, item: ItemStand, stands: Sequence[Stand]) -> int:
+    def _release(self, seq: int, stands: Sequence[Stand], tally: Tally) -> None:
         """It waits as it did before; what is due goes, or is given up where its time is over."""
-        engine, seq = self._engine, item.seq
-        stands = [stand for stand in stands if stand.state == "held"]
-        self._postpone(seq, stands, lambda stand: stand.due_s)
-        engine.held -= len(stands)
-        dues: dict[float, list[int]] = {}
-        for stand in stands:
-            dues.setdefault(stand.due_s, []).append(stand.part)
-        for due_s, parts in dues.items():
-            engine.plan(due_s, seq, parts)
-        engine.take_up(())
-        return len(stands)
-
-    def _cancel(self, item: ItemStand, stands: Sequence[Stand], by: str) -> int:
-        """Never. Nobody is told but the event log: the admin knows."""
         engine = self._engine
-        alike: dict[int, list[int]] = {}
-        for stand in stands:
-            attempts = stand.job.attempts if stand.job is not None else stand.fate.attempt if stand.fate else 0
-            alike.setdefault(attempts, []).append(stand.part)
-        for attempts, parts in alike.items():
-            engine.fates.cancel_parts(item.seq, parts, item.envelope, f"Cancelled by {by}", attempts)
-        engine.held -= sum(stand.state == "held" for stand in stands)
-        self._take_away(item, stands)
-        return len(stands)
+        held = [stand for stand in stands if stand.state == "held"]
+        tally.leave(NOT_HELD, len(stands) - len(held))
+        if not held:
+            return
+        self.postpone(seq, held, lambda stand: stand.due_s)
+        engine.held -= len(held)
+        for due_s in {stand.due_s for stand in held}:
+            engine.plan(due_s, seq)
+        engine.take_up(())
+        tally.touch(len(held))
 
     # how
 
-    def _postpone(self, seq: int, stands: Sequence[Stand], due_s: Callable[[Stand], float]) -> None:
-        """Write down when they are due from now on, with what their last attempt said."""
-        alike: dict[tuple[float, int], list[Stand]] = {}
+    def postpone(self, seq: int, stands: Sequence[Stand], due_s: Callable[[Stand], float]) -> None:
+        """Write down when they are due from now on; what their last attempt said stays as it is."""
+        alike: dict[float, list[int]] = {}
         for stand in stands:
-            alike.setdefault((due_s(stand), id(stand.fate)), []).append(stand)
-        for (at_s, _), same in alike.items():
-            fate = same[0].fate
-            note = b"" if fate is None else encode_note(msgspec.structs.replace(fate, is_repeated=True))
-            self._engine.store.postpone(seq, [stand.part for stand in same], at_s, note)
+            alike.setdefault(due_s(stand), []).append(stand.part)
+        for at_s, parts in alike.items():
+            self._engine.store.postpone(seq, parts, at_s, None)
 
-    def _take_away(self, item: ItemStand, stands: Sequence[Stand]) -> None:
-        """They have no job any more, and nothing that waits for the end of a suspension."""
+    def hold_exported(self, seq: int, stands: Sequence[Stand], envelope: Envelope, held_s: float) -> None:
+        """Hold, for an export, what is not held yet."""
+        free = [stand for stand in stands if stand.state != "held"]
+        if free:
+            self.postpone(seq, free, lambda stand: held_s + max(0.0, stand.due_s))
+            self._engine.held += len(free)
+            self._take_away(seq, free, envelope)
+
+    def _take_away(self, seq: int, stands: Sequence[Stand], envelope: Envelope | None) -> None:
+        """They have no job any more, and nothing that waits for the end of a suspension. Without the envelope whole
+        items are meant: no job is left with a part of its recipients."""
         engine = self._engine
         jobs: dict[Job, list[int]] = {}
         for stand in stands:
             if stand.job is not None:
                 jobs.setdefault(stand.job, []).append(stand.part)
         for job, parts in jobs.items():
-            engine.shrink(job, parts, item.envelope)
+            engine.shrink(job, parts, envelope)
         if engine.suspensions.parked_parts:
-            engine.suspensions.forget(item.seq, [stand.part for stand in stands])
+            engine.suspensions.forget(seq, parts_of(stands))

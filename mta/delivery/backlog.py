@@ -1,8 +1,8 @@
-"""The backlog: jobs that wait in a pool, most urgent first; how the cold ones at its head come back, and how the next
-few are signed before their turn.
+"""The backlog: jobs that wait in a pool, in fair shares; how the cold ones near their turn come back from the disk, how
+the next few are signed before their turn, and how those far from it wait as numbers alone.
 
-Where there are no keys the jobs go straight from the lane. Else a few of them are signed ahead (`Stages`), so that a
-connection never waits for a signature, and limits are asked only for mail that can go.
+Where there are no keys jobs go from the lane, or from what was read ahead. Else a few of them are signed ahead
+(`Stages`), so that a connection never waits for a signature, and limits are asked only for mail that can go.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from mta.delivery.job import LOADING, SIGNING, WAITING, Job
 from mta.delivery.memory import WARM_S
+from mta.delivery.spills import Spill
 from mta.delivery.stages import Stages, is_signed
 from mta.model.outcome import Reply
-from mta_queue.timetable import Lane
 
 if TYPE_CHECKING:
     from mta.delivery.pool import Pool
 
-LOADED_AHEAD_MAX = 32  # cold jobs that one visit to the disk brings back, where all of them go out within a moment
+LOADED_AHEAD_MAX = 128  # cold jobs that one visit to the disk brings back, where all of them go out within a moment
 SIGNED_AHEAD_MIN = 2  # jobs that are signed before their turn: one goes out, the next is there
 SIGNED_AHEAD_MAX = 64  # more would keep no connection busier, and what is urgent would come later
 PARKED_AT_ONCE = 256  # suspended jobs that one pump takes away before the loop turns
@@ -30,28 +30,41 @@ class Backlog:
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         engine = self._engine = pool.site.destination.engine
-        self.stages: Stages | None = None if engine.signatures.is_off else Stages()
-        """The lane, where jobs are signed before their turn."""
-        self.lane: Lane[Job] = Lane() if self.stages is None else self.stages
+        self.lane = Stages(signs=not engine.signatures.is_off)
         """May hold jobs that have ended: they are dropped when their turn comes."""
-        self.is_plain = self.stages is None
-        """Nothing is signed."""
+        self.spill = Spill(engine, self.lane, pool)
+        """What is behind them, as numbers."""
         self.is_loading = False
         self.parked = 0
         """How many suspended jobs this pump took away; the next one begins at 0."""
         self._loading_priority = -1
         self._ahead = 1
         self._loaded_s = 0.0
+        self._reads_on = False
+        """The last jobs that went were read back: the next ones are read before their turn."""
+        self._is_ahead = False
+        """What is being read back comes behind what was picked before."""
         self._signed_ahead = 0
 
+    @property
+    def signs(self) -> bool:
+        """Mail is signed before its turn."""
+        return self.lane.signs
+
     def restage(self) -> None:
-        """The first key came, or the last one went: `lane` is another one now."""
-        jobs = self.take_jobs()
-        self.is_plain = self._engine.signatures.is_off
-        self.stages = None if self.is_plain else Stages()
-        self.lane = Lane() if self.stages is None else self.stages
-        for job in jobs:
-            self.lane.push(job.priority, job)
+        """The first key came, or the last one went."""
+        lane = self.lane
+        ahead = lane.take_ahead()
+        lane.signs = not self._engine.signatures.is_off
+        for job in reversed(ahead):
+            if job.state in (WAITING, SIGNING):
+                job.state = WAITING
+                lane.push_front(job.priority, job)
+
+    def cooled(self, job: Job) -> None:
+        """See `mta.delivery.job.Home`."""
+        if not self._pool.is_closed:
+            self.spill.overflow(job)
 
     def head_priority(self) -> int:
         """The priority of what goes next, or is being read back to go; -1 where there is nothing."""
@@ -69,20 +82,19 @@ class Backlog:
     def reason_to_open(self) -> Job | None:
         """Whose turn it is, to open a connection for: also one that is being signed, but none that waits for its
         signature and is to go to a host of its own."""
-        stages = self.stages
-        if stages is None:
+        if not self.lane.signs:
             return self.head()
         job = self.first()
         if job is not None and job.prefer_host and not is_signed(job):
             self.sign_ahead(self._engine.loop.time())
-            job = stages.ready.peek()
+            job = self.lane.ready.peek()
         return job
 
     def first(self) -> Job | None:
         """Whose turn it is; where nobody else waits, one that is being signed."""
         job = self.head()
-        if job is None and self.stages is not None:
-            return next((job for job in self.stages.signing if job.state == SIGNING), None)
+        if job is None:
+            return next((job for job in self.lane.signing if job.state == SIGNING), None)
         return job
 
     def _is_parked(self, job: Job) -> bool:
@@ -99,11 +111,13 @@ class Backlog:
         Of one with more recipients (0: no limit) the first part is taken. Hot jobs behind cold ones may pass them,
         and signed ones those that are being signed. Where jobs are signed it is asked after `has_ready` said yes.
         """
-        if self.stages is not None:
-            return self._first_part(self.stages.ready.pop(), recipients_max)
         lane, engine = self.lane, self._engine
-        while lane and self.parked < PARKED_AT_ONCE:
-            job = lane.pop()
+        if lane.signs:
+            return self._first_part(lane.ready.pop(), recipients_max)
+        while lane.unsigned and self.parked < PARKED_AT_ONCE:
+            if self.is_loading and self._waits_for_disk(now_s):
+                return None
+            job = lane.pop_unsigned()
             if job.state != WAITING:
                 continue
             if job.expires_s <= engine.clock.wall_s():
@@ -112,15 +126,21 @@ class Backlog:
             if engine.suspensions.active and self._is_parked(job):
                 continue
             if job.content is None and not self._warm(job, now_s):
-                if self.is_loading:
-                    lane.push_front(job.priority, job)
-                    return None
                 self._load(job, now_s)
                 continue
+            if self._reads_on:
+                self._read_on(now_s)
             if recipients_max and len(job.parts) > recipients_max:
                 return self._first_part(job, recipients_max)
             return job
         return None
+
+    def _waits_for_disk(self, now_s: float) -> bool:
+        """Whether the next job is cold; while others are being read back it keeps its place."""
+        job = self.lane.peek_unsigned()
+        if job is None or job.state != WAITING or job.content is not None:
+            return False
+        return not (self._engine.memory.has_room and self._warm(job, now_s))
 
     def _first_part(self, job: Job, recipients_max: int) -> Job:
         """A job, or as many of its recipients as may go together; the others are next."""
@@ -135,20 +155,21 @@ class Backlog:
 
     def has_ready(self, now_s: float) -> bool:
         """Whether a signed job can go now; if none can, some are being signed or read back, or nothing is left."""
-        stages = self.stages
-        assert stages is not None, "asked only where jobs are signed"
-        if self._has_ready(stages, now_s):
+        lane = self.lane
+        if self._has_ready(now_s):
             return True
-        if not stages.unsigned:
+        if not lane.unsigned:
             return False
-        if stages.signing and not self._engine.signatures.is_saturated:
+        if lane.signing and not self._engine.signatures.is_saturated:
             # A connection has nothing to do for want of signatures: more of them at once from now on.
-            self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(stages.ahead, SIGNED_AHEAD_MIN))
+            self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(lane.ahead, SIGNED_AHEAD_MIN))
         self.sign_ahead(now_s)
-        return self._has_ready(stages, now_s)
+        return self._has_ready(now_s)
 
-    def _has_ready(self, stages: Stages, now_s: float) -> bool:
-        engine, ready = self._engine, stages.ready
+    def _has_ready(self, now_s: float) -> bool:
+        engine, lane = self._engine, self.lane
+        ready = lane.ready
+        cold: list[Job] = []
         while (job := ready.peek()) is not None and self.parked < PARKED_AT_ONCE:
             if job.state != WAITING:
                 ready.pop()
@@ -158,26 +179,30 @@ class Backlog:
             elif engine.suspensions.active and self._is_parked(job):
                 ready.pop()
             elif job.content is None and not self._warm(job, now_s):
-                stages.push_back(ready.pop())
+                cold.append(ready.pop())
             else:
-                return True
-        return False
+                break
+        for waits in reversed(cold):
+            lane.pick_again(waits)
+        return job is not None and self.parked < PARKED_AT_ONCE
 
     def sign_ahead(self, now_s: float) -> None:
         """Begin to sign what goes next: twice as much as there are connections, or more where those had to wait."""
-        stages = self.stages
-        if stages is None:
+        lane = self.lane
+        if not lane.signs:
             return
-        if not stages.unsigned:
+        if not lane.unsigned:
             self._signed_ahead = 0
             return
         engine = self._engine
         room = max(SIGNED_AHEAD_MIN, 2 * len(self._pool.channels), self._signed_ahead)
-        room = min(SIGNED_AHEAD_MAX, room) - stages.ahead
-        while stages.unsigned and self.parked < PARKED_AT_ONCE:
-            if room <= 0 and stages.unsigned_priority() <= stages.ahead_priority():
+        room = min(SIGNED_AHEAD_MAX, room) - lane.ahead
+        while lane.unsigned and self.parked < PARKED_AT_ONCE:
+            if room <= 0 and lane.unsigned_priority() <= lane.ahead_priority():
                 return
-            job = stages.pop_unsigned()
+            if self.is_loading and self._waits_for_disk(now_s):
+                return
+            job = lane.pop_unsigned()
             if job.state != WAITING:
                 continue
             if job.expires_s <= engine.clock.wall_s():
@@ -185,18 +210,18 @@ class Backlog:
             elif engine.suspensions.active and self._is_parked(job):
                 pass
             elif job.content is not None or self._warm(job, now_s):
-                self._sign(job, stages)
+                self._sign(job)
                 room -= 1
-            elif self.is_loading:
-                stages.push_back(job)
-                return
+                if self._reads_on:
+                    self._read_on(now_s)
             else:
                 self._load(job, now_s)
 
-    def _sign(self, job: Job, stages: Stages) -> None:
+    def _sign(self, job: Job) -> None:
         """A job with its content in memory: it is ready at once, or soon, or must wait for long."""
+        lane = self.lane
         if is_signed(job):
-            stages.ready.push(job.priority, job)
+            lane.ready.push(job.priority, job)
             return
         engine = self._engine
         try:
@@ -207,22 +232,22 @@ class Backlog:
         if reply is not None:
             self._put_off(job, reply)
         elif is_signed(job):
-            stages.ready.push(job.priority, job)
+            lane.ready.push(job.priority, job)
         else:
             job.state = SIGNING
-            stages.begin(job)
+            lane.begin(job)
 
     def _signed(self, job: Job, reply: Reply | None) -> None:
         """A job is signed, or cannot be."""
-        stages = self.stages
-        if stages is None or not stages.leave(job):
+        if not self.lane.leave(job):
             return  # it was taken away meanwhile
         try:
-            self._go_on(job, stages, reply)
+            self._go_on(job, reply)
         except Exception as error:  # noqa: BLE001 - other jobs of the message are told next
             self._engine.report(error)
 
-    def _go_on(self, job: Job, stages: Stages, reply: Reply | None) -> None:
+    def _go_on(self, job: Job, reply: Reply | None) -> None:
+        lane = self.lane
         if job.state == SIGNING:  # else it has ended, or is about to
             job.state = WAITING
             if job.envelope is None:  # it was long: nobody but memory looks at its time now
@@ -232,10 +257,10 @@ class Backlog:
             elif self._pool.is_closed:
                 self._engine.route(job)
             else:
-                stages.ready.push(job.priority, job)
+                lane.ready.push(job.priority, job)
                 self._pool.signed(job)
                 return
-        if stages.unsigned:  # a connection that waited for this one has to be given another
+        if lane.unsigned:  # a connection that waited for this one has to be given another
             self._pool.pump()
 
     def _put_off(self, job: Job, reply: Reply) -> None:
@@ -259,34 +284,49 @@ class Backlog:
 
     def _load(self, first: Job, now_s: float) -> None:
         """Bring the next few cold jobs back: more of them as long as they go out before they are cold again."""
+        lane = self.lane
+        self._load_from(first, lane.peek_unsigned, lane.pop_unsigned, now_s)
+
+    def _read_on(self, now_s: float) -> None:
+        """Where half of what was read back is gone, the next ones are read, so that the disk is no brake."""
+        lane = self.lane
+        if self.is_loading or 2 * len(lane.picked) > self._ahead or not self._engine.memory.has_room:
+            return
+        job = self._living(lane.peek_waiting, lane.pop_waiting)
+        if job is None or job.content is not None:
+            self._reads_on = job is not None
+            return
+        lane.pop_waiting()
+        self._load_from(job, lane.peek_waiting, lane.pop_waiting, now_s)
+        self._is_ahead = True
+
+    def _load_from(self, first: Job, peek: Callable[[], Job | None], pop: Callable[[], Job], now_s: float) -> None:
         self._ahead = min(LOADED_AHEAD_MAX, self._ahead * 2) if now_s - self._loaded_s < WARM_S else 1
         self.is_loading = True
+        self._is_ahead = False
         self._loading_priority = first.priority
         jobs = [first]
-        while len(jobs) < self._ahead and (job := self._next_unsigned()) is not None:
+        while len(jobs) < self._ahead and (job := self._living(peek, pop)) is not None:
             if job.content is not None or job.priority != first.priority:
                 break
-            jobs.append(self._pop_unsigned())
+            jobs.append(pop())
         for job in jobs:
             job.state = LOADING
         self._engine.memory.load(jobs, now_s, self._loaded)
 
-    def _next_unsigned(self) -> Job | None:
+    def _living(self, peek: Callable[[], Job | None], pop: Callable[[], Job]) -> Job | None:
         """What follows in the lane, whatever is ready before it."""
-        peek: Callable[[], Job | None] = self.lane.peek if self.stages is None else self.stages.peek_unsigned
         while (job := peek()) is not None and (job.state != WAITING or self._is_parked(job)):
-            self._pop_unsigned()
+            pop()
             if self.parked >= PARKED_AT_ONCE:
                 return None
         return job
-
-    def _pop_unsigned(self) -> Job:
-        return self.lane.pop() if self.stages is None else self.stages.pop_unsigned()
 
     def _loaded(self, ready: Sequence[Job], lost: Sequence[Job]) -> None:
         self.is_loading = False
         self._loading_priority = -1
         self._loaded_s = self._engine.loop.time()
+        self._reads_on = True
         for job in lost:
             self._engine.ended(job)
         living = [job for job in ready if job.state == LOADING]  # the others have another fate meanwhile
@@ -295,35 +335,23 @@ class Backlog:
         self._pool.loaded(living)
 
     def give_back(self, jobs: Sequence[Job]) -> None:
-        """Jobs that had their turn and could not use it, in their order."""
-        for job in reversed(jobs):
-            self.lane.push_front(job.priority, job)
+        """Jobs that were picked, in their order, and can go."""
+        picked = self.lane.picked
+        if self._is_ahead:
+            for job in jobs:
+                picked.push(job.priority, job)
+        else:
+            for job in reversed(jobs):
+                picked.push_front(job.priority, job)
 
     def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
         """Take out what waits and is wanted (None: everything): it goes another way.
 
         Also what is being signed: the signature is kept with the job when it comes.
         """
-        taken: list[Job] = []
-        kept: list[Job] = []
-        lane, stages = self.lane, self.stages
-        jobs = stages.drain() if stages is not None else _drain(lane)
-        for job in jobs:
-            if job.state in (WAITING, SIGNING):
-                (taken if wanted is None or wanted(job) else kept).append(job)
-        for job in taken:
+        taken = self.lane.remove(lambda job: job.state > SIGNING or wanted is None or wanted(job))
+        living = [job for job in taken if job.state in (WAITING, SIGNING)]
+        for job in living:
             job.state = WAITING
-        for job in kept:
-            if stages is None:
-                lane.push(job.priority, job)
-            elif job.state == SIGNING:
-                stages.begin(job)
-            elif is_signed(job):
-                stages.ready.push(job.priority, job)
-            else:
-                lane.push(job.priority, job)
-        return taken
-
-
-def _drain(lane: Lane[Job]) -> "list[Job]":
-    return [lane.pop() for _ in range(len(lane))]
+            job.home = None
+        return living

@@ -4,19 +4,22 @@ The queue keeps no index of what an admin may ask for: it is walked, in slices w
 page by page, so what a walk found is kept for the pages that follow.
 """
 
-import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mta.delivery.intake import past
+from mta.delivery.reasons import Reasons
 from mta.delivery.standing import ItemStand, Stand, Standings
 from mta.delivery.walk import Walk
-from mta.model.selection import Selection, matches
+from mta.model.selection import Criteria, Selection
+from mta.reporting.events import glance_note
 from mta.reporting.questions import (
     LIST_MAX,
     OTHER_SITES,
     List,
     Listed,
+    Reason,
     RecipientRow,
     Show,
     Shown,
@@ -35,11 +38,11 @@ MESSAGES_KEPT_MAX = 100_000  # that a walk finds for the pages to come: some 15 
 SITES_MAX = 10_000  # rows of a summary; the smallest of a policy share one
 RECIPIENTS_MAX = 10_000  # of one message that are listed or shown
 REPLY_CHARS_MAX = 300  # a peer may say 32 KB
-ROWS_AT_ONCE = 500  # made in one turn of the loop: a few milliseconds
+SITES_AT_ONCE = 100  # looked up between two looks at the clock
 PAGE_ITEMS_AT_ONCE = 64
 
-_Found = tuple[str, int]
-"""Message id and seq."""
+_Found = str
+"""Message id, NUL and seq: one of a hundred thousand that the garbage collector need not look at."""
 
 
 class _Pages:
@@ -58,17 +61,19 @@ class _Pages:
         """Whether the page behind this id can be had from here."""
         if now_s > self.until_s or after < self.after:
             return False
-        return self.is_all or (bool(self.found) and after < self.found[-1][0])
+        return self.is_all or (bool(self.found) and after < _id_of(self.found[-1]))
 
 
 class _Site:
     """A row of the summary while it is put together."""
 
-    __slots__ = ("domains", "kept_back", "last_s", "row", "waiting")
+    __slots__ = ("domains", "kept_back", "last_note", "last_s", "row", "waiting")
 
     def __init__(self, policy: str, site: str) -> None:
         self.row = SiteRow(policy, site)
         self.domains: dict[str, None] = {}
+        self.last_note = b""
+        """Of the latest attempt that was seen."""
         self.last_s = 0.0
         self.waiting = ""
         """Why the first of its recipients that is ready does not go."""
@@ -94,10 +99,8 @@ class _Site:
         self.domains[envelope.recipients[stand.part].domain] = None
         if not row.oldest_s or envelope.received_s < row.oldest_s:
             row.oldest_s = envelope.received_s
-        fate = stand.fate
-        if fate is not None and fate.time_s > self.last_s:
-            self.last_s = fate.time_s
-            row.last_reply = str(fate.reply)[:REPLY_CHARS_MAX]
+        if stand.note and (time_s := glance_note(stand.note)) > self.last_s:
+            self.last_s, self.last_note = time_s, stand.note
 
 
 class Census:
@@ -106,6 +109,7 @@ class Census:
     def __init__(self, engine: "Dispatcher", is_kept_back: Callable[[int], bool]) -> None:
         self._engine = engine
         self._standings = Standings(engine)
+        self._reasons = Reasons(engine, self._standings)
         self._walk = Walk(engine, is_kept_back)
         self._pages: dict[Selection, _Pages] = {}
 
@@ -115,30 +119,30 @@ class Census:
         """What waits, by site; of more than SITES_MAX sites those with the fewest recipients are put together."""
         sites: dict[tuple[str, str], _Site] = {}
         messages = 0
-        pace = _Pace()
-        async for items in self._walk.items():
+        pace = self._walk.pace()
+        criteria = Criteria(question.selection)
+        async for items in self._walk.items(pace):
             for loaded in items:
-                item = self._standings.item(loaded)
+                item = self._standings.item(loaded, criteria)
                 if item is None:
                     continue
-                stands = self._matching(question.selection, item)
-                messages += bool(stands)
-                for stand in stands:
+                messages += 1
+                for stand in item.stands:
                     key = (stand.policy, stand.site)
                     site = sites.get(key)
                     if site is None:
                         site = sites[key] = _Site(*key)
                     site.add(item, stand)
                     if stand.state == "ready" and not site.waiting:
-                        site.waiting = self._standings.waits_for(item.envelope, stand)
+                        site.waiting = self._reasons.waits_for(item.envelope, stand)
                     elif stand.state in ("held", "suspended") and not site.kept_back:
-                        site.kept_back = self._standings.waits_for(item.envelope, stand)
-                if pace.is_due(len(item.stands)):
-                    await asyncio.sleep(0)
+                        site.kept_back = self._reasons.waits_for(item.envelope, stand)
+                if pace.is_due:
+                    await pace.turn()
         for at, site in enumerate(sites.values()):
             self._complete(site)
-            if at % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
-                await asyncio.sleep(0)
+            if at % SITES_AT_ONCE == 0 and pace.is_due:
+                await pace.turn()
         rows = [site.row for _, site in sorted(sites.items())]
         return Summarized(rows if len(rows) <= SITES_MAX else _folded(rows), messages)
 
@@ -147,22 +151,18 @@ class Census:
         row = site.row
         row.domains = len(site.domains)
         row.waits_for = site.waiting if row.ready else site.kept_back
+        if site.last_note and (fate := past(site.last_note)) is not None:
+            row.last_reply = str(fate.reply)[:REPLY_CHARS_MAX]
         for domain in site.domains:
             found = self._engine.domains.place(domain)
             if found is None or found.name != row.site or not row.site:
                 continue
             row.connections = found.connections
-            pools = [pool for pool in found.pools.values() if len(pool.lane)]
-            busiest = max(pools, key=lambda pool: len(pool.lane), default=None)
+            pools = [pool for pool in found.pools.values() if pool.waiting]
+            busiest = max(pools, key=lambda pool: pool.waiting, default=None)
             if busiest is not None and row.ready:
-                row.waits_for = self._standings.pool_waits_for(busiest)
+                row.waits_for = self._reasons.of_pool(busiest)[0]
             break
-
-    def _matching(self, selection: Selection, item: ItemStand) -> list[Stand]:
-        if selection.all and selection == _ALL:
-            return item.stands
-        wall_s = self._engine.clock.wall_s()
-        return [stand for stand in item.stands if matches(selection, item.facts(stand, wall_s))]
 
     # listed
 
@@ -174,20 +174,22 @@ class Census:
         if not question.after or pages is None or not pages.has(question.after, now_s):
             pages = await self._find(selection, question.after)
         self._keep(selection, pages)
+        criteria, pace = Criteria(selection), self._walk.pace()
         rows: list[RecipientRow] = []
         found = pages.found
-        at = bisect_right(found, (question.after, 1 << 64)) if question.after else 0
+        at = bisect_right(found, f"{question.after}\1") if question.after else 0
         while at < len(found) and len(rows) < limit:
             to = self._whole(found, min(at + PAGE_ITEMS_AT_ONCE, len(found)))
             by_id: dict[str, list[RecipientRow]] = {}
-            async for items in self._walk.items([seq for _, seq in found[at:to]]):
+            async for items in self._walk.items(pace, [_seq_of(each) for each in found[at:to]]):
                 for loaded in items:
-                    rows_of = self._rows(loaded, selection)
-                    by_id.setdefault(loaded.item_id, []).extend(rows_of)
+                    by_id.setdefault(loaded.item_id, []).extend(self._rows(loaded, criteria))
+                    if pace.is_due:
+                        await pace.turn()
             while at < to and len(rows) < limit:
-                message_id = found[at][0]
+                message_id = _id_of(found[at])
                 rows += by_id.get(message_id, ())
-                while at < to and found[at][0] == message_id:
+                while at < to and _id_of(found[at]) == message_id:
                     at += 1
         return Listed(rows, at < len(found) or not pages.is_all)
 
@@ -202,7 +204,7 @@ class Census:
 
     def _whole(self, found: Sequence[_Found], to: int) -> int:
         """Further, where it would part items of one message."""
-        while 0 < to < len(found) and found[to][0] == found[to - 1][0]:
+        while 0 < to < len(found) and _id_of(found[to]) == _id_of(found[to - 1]):
             to += 1
         return to
 
@@ -210,19 +212,16 @@ class Census:
         """Walk over everything for the messages that match, of which the first are kept."""
         found: list[_Found] = []
         is_all = True
-        pace = _Pace()
-        async for items in self._walk.items():
+        criteria, pace = Criteria(selection), self._walk.pace()
+        async for items in self._walk.items(pace):
             for loaded in items:
-                if loaded.item_id <= after or (selection.id and loaded.item_id != selection.id):
+                if loaded.item_id <= after:
                     continue
-                item = self._standings.item(loaded)
-                if item is None:
-                    continue
-                if self._matching(selection, item):
-                    found.append((loaded.item_id, loaded.seq))
-                if pace.is_due(len(item.stands)):
-                    await asyncio.sleep(0)
-            if len(found) >= 2 * MESSAGES_KEPT_MAX:
+                if criteria.is_everything or self._standings.item(loaded, criteria) is not None:
+                    found.append(f"{loaded.item_id}\0{loaded.seq}")
+                if pace.is_due:
+                    await pace.turn()
+            if len(found) >= MESSAGES_KEPT_MAX + MESSAGES_KEPT_MAX // 4:  # more at once would be a long turn
                 found.sort()
                 del found[self._whole(found, MESSAGES_KEPT_MAX) :]
                 is_all = False
@@ -231,20 +230,25 @@ class Census:
             del found[self._whole(found, MESSAGES_KEPT_MAX) :]
         return _Pages(after, found, is_all, 0.0)
 
-    def _rows(self, loaded: Loaded, selection: Selection) -> list[RecipientRow]:
-        item = self._standings.item(loaded)
+    def _rows(self, loaded: Loaded, criteria: Criteria) -> list[RecipientRow]:
+        item = self._standings.item(loaded, criteria)
         if item is None:
             return []
-        return [self._row(item, stand, False) for stand in self._matching(selection, item)[:RECIPIENTS_MAX]]
+        return [self._row(item, stand, is_exact=False) for stand in item.stands[:RECIPIENTS_MAX]]
 
-    def _row(self, item: ItemStand, stand: Stand, is_exact: bool) -> RecipientRow:
-        envelope, fate, standings = item.envelope, stand.fate, self._standings
+    def _row(self, item: ItemStand, stand: Stand, *, is_exact: bool) -> RecipientRow:
+        envelope, fate, reasons = item.envelope, stand.fate, self._reasons
         recipient = envelope.recipients[stand.part]
         next_s = 0.0
         if stand.state == "scheduled":
             next_s = stand.due_s
         elif stand.state == "suspended" and stand.suspension is not None:
             next_s = stand.suspension.until_s
+        reason: Reason | None = None
+        if is_exact:
+            words, reason = reasons.exact(item.seq, envelope, stand)
+        else:
+            words = reasons.waits_for(envelope, stand)
         return RecipientRow(
             id=envelope.id,
             recipient=recipient.address,
@@ -260,13 +264,15 @@ class Census:
             size=envelope.size,
             accepted_s=envelope.received_s,
             next_s=next_s,
-            expires_s=standings.expires_s(envelope, stand),
+            expires_s=self._standings.expires_s(envelope, stand),
             attempts=stand.job.attempts if stand.job is not None else fate.attempt if fate is not None else 0,
-            waits_for=standings.waits_for(envelope, stand, is_exact=is_exact),
+            waits_for=words,
             last_reply=str(fate.reply)[:REPLY_CHARS_MAX] if fate is not None else "",
             last_host=fate.way.host if fate is not None else "",
             last_s=fate.time_s if fate is not None else 0.0,
             worker=self._engine.placement.me,
+            reason=reason,
+            expires_from=reasons.expires_from(envelope, stand) if is_exact else "",
         )
 
     # shown
@@ -274,35 +280,28 @@ class Census:
     async def show(self, question: Show) -> Shown:
         """All recipients of one message that wait here, at most RECIPIENTS_MAX."""
         shown = Shown([])
-        async for items in self._walk.items():
+        pace, criteria = self._walk.pace(), Criteria(Selection(id=question.id))
+        async for items in self._walk.items(pace):
             for loaded in items:
-                if loaded.item_id != question.id:
-                    continue
-                item = self._standings.item(loaded)
+                item = self._standings.item(loaded, criteria) if loaded.item_id == question.id else None
                 if item is None:
                     continue
                 envelope = item.envelope
                 shown.message_id, shown.from_domain = envelope.message_id, envelope.from_domain
                 shown.client = envelope.client
-                shown.rows += [self._row(item, stand, True) for stand in item.stands[:RECIPIENTS_MAX]]
+                for stand in item.stands[: RECIPIENTS_MAX - len(shown.rows)]:
+                    shown.rows.append(self._row(item, stand, is_exact=True))
+                    if pace.is_due:
+                        await pace.turn()
         return shown
 
 
-class _Pace:
-    """Says when the loop should turn."""
+def _id_of(found: _Found) -> str:
+    return found.partition("\0")[0]
 
-    __slots__ = ("_done",)
 
-    def __init__(self) -> None:
-        self._done = 0
-
-    def is_due(self, rows: int) -> bool:
-        """So many more were looked at."""
-        self._done += rows
-        if self._done < ROWS_AT_ONCE:
-            return False
-        self._done = 0
-        return True
+def _seq_of(found: _Found) -> int:
+    return int(found.partition("\0")[2])
 
 
 def _folded(rows: Sequence[SiteRow]) -> list[SiteRow]:
@@ -317,6 +316,3 @@ def _folded(rows: Sequence[SiteRow]) -> list[SiteRow]:
         other.next_s = min(filter(None, (other.next_s, row.next_s)), default=0.0)
     kept = sorted(by_size[:SITES_MAX], key=lambda row: (row.policy, row.site))
     return [*kept, *others.values()]
-
-
-_ALL = Selection(all=True)

@@ -1,17 +1,36 @@
 """The clerk: answers what the admin face asks this worker.
 
-Answers may take many turns of the loop; mail goes on in between. Whatever goes wrong is an answer too.
+Answers may take many turns of the loop; mail goes on in between. Whatever goes wrong is an answer too. Who asks what
+somebody else is being answered hears the same: impatience costs no second walk.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from mta.delivery import gauges
 from mta.delivery.acts import Acts, NotWrittenError
 from mta.delivery.census import Census
+from mta.delivery.exports import Exports
+from mta.delivery.imports import Bringer, ImportRefusedError, Imports
 from mta.delivery.walk import StoppingError
-from mta.reporting.questions import Act, Answer, Failed, List, Metrics, Question, Show, Summary, Suspend
+from mta.reporting.questions import (
+    Act,
+    Answer,
+    Export,
+    Failed,
+    Import,
+    Known,
+    List,
+    Metrics,
+    Piece,
+    Question,
+    Remove,
+    Show,
+    Summary,
+    Suspend,
+    Upload,
+)
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
@@ -25,13 +44,23 @@ class Clerk:
     """One worker's side of the admin face.
 
     `is_kept_back` says of an item's seq that its door has not let it go yet: it is no admin's business before.
+    `bringer` writes down what is imported, as long as `may_take` says so; without one nothing can be.
     """
 
-    def __init__(self, engine: "Dispatcher", is_kept_back: Callable[[int], bool] = lambda seq: False) -> None:
+    def __init__(
+        self,
+        engine: "Dispatcher",
+        is_kept_back: Callable[[int], bool] = lambda seq: False,
+        bringer: Bringer | None = None,
+        may_take: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._engine = engine
         self._acts = Acts(engine, is_kept_back)
         self._census = Census(engine, is_kept_back)
+        self._exports = Exports(engine, self._acts, is_kept_back)
+        self._imports = Imports(engine, self._acts, is_kept_back, bringer, may_take) if bringer is not None else None
         self._walks = asyncio.Semaphore(WALKS_MAX)
+        self._asked: dict[Question, asyncio.Task[Answer]] = {}
         self.is_open = False
         """What waits may be looked at and touched: everything found at the start was taken up. Set by the worker."""
 
@@ -41,7 +70,7 @@ class Clerk:
             return await self._answer(question)
         except StoppingError:
             return STOPPING
-        except NotWrittenError as error:
+        except (NotWrittenError, ImportRefusedError, LookupError) as error:
             return Failed(str(error))
         except Exception as error:  # noqa: BLE001 - one question that fails must not stop the worker
             self._engine.report(error)
@@ -58,13 +87,48 @@ class Clerk:
             return Failed("the worker has just started and still reads its queue")
         if self._engine.is_stopping:
             return STOPPING
+        match question:
+            case Summary():
+                return await self._once(question, self._census.summary(question))
+            case Show():
+                return await self._once(question, self._census.show(question))
+            case Piece():
+                return await self._exports.piece(question)
+            case Upload() | Import() | Known():
+                return await self._brought(question)
         async with self._walks:
             match question:
-                case Summary():
-                    return await self._census.summary(question)
                 case List():
                     return await self._census.page(question)
-                case Show():
-                    return await self._census.show(question)
                 case Act():
                     return await self._acts.act(question)
+                case Remove():
+                    return await self._acts.remove(question)
+                case Export():
+                    return await self._exports.page(question)
+
+    async def _brought(self, question: Upload | Import | Known) -> Answer:
+        imports = self._imports
+        if imports is None:
+            return Failed("nothing can be imported here")
+        match question:
+            case Upload():
+                return imports.upload(question)
+            case Import():
+                return await imports.take(question.items)
+            case Known():
+                return await imports.known(question)
+
+    async def _once(self, question: Question, walk: Coroutine[Any, Any, Answer]) -> Answer:
+        """One walk for all who ask this at the moment."""
+        task = self._asked.get(question)
+        if task is None:
+            task = self._asked[question] = self._engine.loop.create_task(self._in_turn(walk))
+            task.add_done_callback(lambda done: self._asked.pop(question, None))
+        else:
+            walk.close()
+        return await asyncio.shield(task)
+
+    async def _in_turn(self, walk: Coroutine[Any, Any, Answer]) -> Answer:
+        async with self._walks:
+            return await walk

@@ -6,25 +6,25 @@ through here without a task, a timer or a read.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from mta.delivery.agenda import Agenda
 from mta.delivery.connection import Timeouts
 from mta.delivery.deadlines import Sweeper
 from mta.delivery.domains import Domains
 from mta.delivery.fates import Fates
 from mta.delivery.handover import Handover
-from mta.delivery.job import ENDED, LOADING, WAITING, Job, Signature
+from mta.delivery.intake import Intake
+from mta.delivery.job import ENDED, LOADING, WAITING, Job
 from mta.delivery.memory import Memory
 from mta.delivery.registry import Registry, is_held
 from mta.delivery.signatures import Signatures
 from mta.delivery.sites import Site
 from mta.delivery.sources import Sources
+from mta.delivery.spills import Spills
 from mta.delivery.suspensions import Suspensions
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims, LimitState
@@ -34,17 +34,15 @@ from mta.handoff.placement import Placement
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope
-from mta.reporting.events import NO_WAY, Events, Fate, decode_note
+from mta.reporting.events import NO_WAY, Events
 from mta.reporting.questions import PolicyCounts
 from mta.resolve.resolver import Resolver
 from mta_queue.store import Loaded, Store
-from mta_queue.timetable import Wheel
 
 if TYPE_CHECKING:
     from mta.handoff.notices import Notices
 
-DUE_STEP_S = 0.25  # how exactly a due time is kept
-LOADED_AT_ONCE = 256  # due items, or expired ones, that one visit to the disk brings back
+EXPIRED_AT_ONCE = 256  # cold jobs that one visit to the disk brings back to give them up
 SWEEP_S = 0.25  # how often due times and memory are looked at
 SITES_ROUND = 8  # sweeps in which every site is looked at once: with 20,000 sites that is the sweep's work
 UNUSED_SITE_S = 3600.0  # a site without mail is forgotten then; slower limits than one an hour do not exist
@@ -96,6 +94,9 @@ class Dispatcher:
         self.memory = Memory(store, clock, memory_bytes_max)
         self.fates = Fates(store, events, self, clock, random, wants_dsn=wants_dsn, hostname=hostname)
         self.registry = Registry()
+        self.agenda = Agenda(self)
+        self.intake = Intake(self)
+        self.spills = Spills(self)
         self.domains = Domains(self)
         self.suspensions = Suspensions(self)
         self.handover = Handover(self)
@@ -105,16 +106,11 @@ class Dispatcher:
         """Counters by policy, since the start."""
         self.is_stopping = False
         self.jobs = 0
-        """How many are alive, cold ones included."""
+        """How many are alive, cold ones included; what waits as a number is not among them (`spills.count`)."""
         self.held = 0
         """Recipients that an admin holds: they have no job and no entry in the wheel."""
         self.errors = 0
         """Errors of ours that stopped a message or a look-up."""
-        self._wheel: Wheel[tuple[int, Sequence[int]]] = Wheel(DUE_STEP_S, clock.wall_s())
-        self._due: deque[tuple[int, Sequence[int]]] = deque()
-        self._handed: set[int] = set()
-        """Items that another worker moved here and that were not read yet."""
-        self._is_loading = False
         self._is_expiring = False
         self._round: list[tuple[tuple[str, str], Site]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -131,67 +127,10 @@ class Dispatcher:
 
     def take(self, seq: int, envelope: Envelope, content: bytes) -> None:
         """A message of this worker's destinations, on stable storage."""
-        recipients = envelope.recipients
         if envelope.send_at_s and envelope.send_at_s > self.clock.wall_s():
-            self._wheel.add(envelope.send_at_s, (seq, range(len(recipients))))
+            self.agenda.add(envelope.send_at_s, seq)
             return
-        source = self.sources.choose(envelope.pool, None).name
-        now_s = self.loop.time()
-        if len(recipients) == 1:
-            job = Job(seq, (0,), recipients[0].domain, envelope, content, source)
-            self._begin(job, now_s, len(content))
-            return
-        shares: dict[str, list[int]] = {}
-        for part, recipient in enumerate(recipients):
-            shares.setdefault(recipient.domain, []).append(part)
-        self._begin_shares(seq, shares, envelope, content, source, 0, "", None, now_s)
-
-    def _begin_shares(
-        self,
-        seq: int,
-        shares: dict[str, list[int]],
-        envelope: Envelope,
-        content: bytes | None,
-        source: str,
-        attempts: int,
-        prefer_host: str,
-        signature: Signature | None,
-        now_s: float,
-    ) -> None:
-        """One job a domain, or one a site where its policy lets a transaction mix domains; they share a signature."""
-        jobs: list[Job] = []
-        merged: dict[Site, list[int]] = {}
-        for domain, parts in shares.items():
-            site = self.domains.site(domain, now_s)
-            mixes = site is not None and site.pool(source).limits.mix_domains
-            if site is not None and mixes:
-                together = merged.get(site)
-                if together is not None:
-                    together += parts
-                    continue
-                merged[site] = parts
-            jobs.append(Job(seq, parts, domain, envelope, content, source, attempts, prefer_host, signature))
-        if len(jobs) > 1 and signature is None and not self.signatures.is_off:
-            signature = Signature()
-            for job in jobs:
-                job.signature = signature
-        charge_bytes, rest = divmod(len(content or b""), len(jobs))
-        for job in jobs:
-            job.is_mixed = len(job.parts) > 1 and any(
-                envelope.recipients[part].domain != job.domain for part in job.parts
-            )
-            self._begin(job, now_s, charge_bytes + rest)
-            rest = 0
-
-    def _begin(self, job: Job, now_s: float, charge_bytes: int) -> None:
-        self.jobs += 1
-        self.registry.add(job)
-        self.memory.add(job, now_s, charge_bytes)
-        site = self.domains.site(job.domain, now_s)
-        if site is not None:
-            site.push(job)
-        else:
-            self.domains.wait(job.domain, job)
+        self.intake.take(seq, envelope, content)
 
     def route(self, job: Job) -> None:
         """Find a job's site (again)."""
@@ -211,101 +150,25 @@ class Dispatcher:
 
     def found(self, seq: int, parts: Sequence[tuple[int, float]]) -> None:
         """An item that waits on the disk: (part, due time in Unix seconds) of each living recipient."""
-        dues: dict[float, list[int]] = {}
-        for part, due_s in parts:
-            dues.setdefault(due_s, []).append(part)
-        for due_s, same in dues.items():
-            if is_held(due_s):
-                self.held += len(same)
-            else:
-                self.plan(due_s, seq, same)
-        self._load_due()
+        for due_s in {due_s for _, due_s in parts} if len(parts) > 1 else (parts[0][1],) if parts else ():
+            if not is_held(due_s):
+                self.agenda.add(due_s, seq)
+        self.held += sum(is_held(due_s) for _, due_s in parts)
+        self.agenda.go_on()
 
-    def plan(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
-        """Take these parts, which nobody has in hand, up when they are due."""
-        if due_s <= self.clock.wall_s():
-            self._due.append((seq, parts))
-        else:
-            self._wheel.add(due_s, (seq, parts))
+    def plan(self, due_s: float, seq: int) -> None:
+        """Look at an item when some of its recipients are due; goes on with the next `take_up` or sweep."""
+        self.agenda.add(due_s, seq)
 
-    def take_up(self, items: Iterable[tuple[int, Sequence[int]]]) -> None:
-        """Parts of items that may go now, as far as they are due and not in hand."""
-        self._due.extend(items)
-        self._load_due()
+    def take_up(self, seqs: Iterable[int]) -> None:
+        """Recipients of these items may go now, as far as they are due and not in hand."""
+        self.agenda.take_up(seqs)
 
     def arrived(self, seq: int, states: Sequence[PartState]) -> None:
         """An item that moved here."""
         if any(state.due_s <= self.clock.wall_s() for state in states):
-            self._handed.add(seq)
-        self.found(seq, [(part, state.due_s) for part, state in enumerate(states)])
-
-    def _load_due(self) -> None:
-        if self._is_loading or not self._due or self.is_stopping:
-            return
-        wanted: dict[int, list[int]] = {}
-        while self._due and len(wanted) < LOADED_AT_ONCE:
-            seq, parts = self._due.popleft()
-            wanted.setdefault(seq, []).extend(parts)
-        self._is_loading = True
-
-        def loaded(items: list[Loaded]) -> None:
-            self._is_loading = False
-            now_s = self.loop.time()
-            for item in items:
-                try:
-                    self._begin_loaded(item, wanted[item.seq], now_s)
-                except Exception as error:  # noqa: BLE001 - one item that cannot be understood must not stop the others
-                    self.report(error)
-            self._load_due()
-
-        self.store.load_soon(list(wanted), loaded)
-
-    def _begin_loaded(self, item: Loaded, parts: Sequence[int], now_s: float) -> None:
-        """Make jobs of these parts, but for those that are in hand, held, parked or not due.
-
-        The wheel may be behind: what the queue says is what holds, and it says so at this moment.
-        """
-        envelope = self.envelope_of(item)
-        seq = item.seq
-        wanted = set(parts) - self.registry.in_hand(seq)
-        if self.suspensions.parked_parts:
-            wanted.difference_update(self.suspensions.parked(seq))
-        is_handed = seq in self._handed
-        self._handed.discard(seq)
-        wall_s = self.clock.wall_s()
-        signature: Signature | None = None
-        groups: dict[tuple[int, str, str], dict[str, list[int]]] = {}
-        fresh = ""
-        for state in item.parts:
-            part = state.part
-            if part not in wanted:
-                continue
-            if state.due_s > wall_s:
-                if not is_held(state.due_s):
-                    self._wheel.add(state.due_s, (seq, (part,)))
-                continue
-            fate = past(state.note)
-            attempts, source, prefer = (0, None, "") if fate is None else _way_of(fate)
-            if fate is not None and fate.signature and signature is None:
-                signature = Signature(fate.signature, fate.dkim)
-            if source is None or source not in self.sources.by_name:
-                fresh = source = fresh or self.sources.choose(envelope.pool, None).name
-            domain = envelope.recipients[part].domain
-            if is_handed:
-                self.domains.handed(domain, now_s)
-            groups.setdefault((attempts, source, prefer), {}).setdefault(domain, []).append(part)
-        signature = self._shared_signature(seq) or signature
-        if signature is None and len(groups) > 1 and not self.signatures.is_off:
-            signature = Signature()
-        for (attempts, source, prefer), shares in groups.items():
-            self._begin_shares(seq, shares, envelope, None, source, attempts, prefer, signature, now_s)
-
-    def _shared_signature(self, seq: int) -> Signature | None:
-        """What other jobs of the message have: it is signed once."""
-        for job in self.registry.jobs(seq):
-            if job.signature is not None:
-                return job.signature
-        return None
+            self.agenda.handed(seq)
+        self.found(seq, self.store.dues(seq))  # some of its recipients may have their fate already
 
     def envelope_of(self, item: Loaded) -> Envelope:
         """The envelope of an item read back."""
@@ -313,14 +176,14 @@ class Dispatcher:
 
     # what becomes of it
 
-    def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
-        """Try these parts again then."""
-        self._wheel.add(due_s, (seq, parts))
+    def later(self, due_s: float, seq: int, parts: Sequence[int] = ()) -> None:
+        """Try these parts again then; which ones that are the store is asked when it is time."""
+        self.agenda.add(due_s, seq)
 
     def again(self, job: Job) -> None:
-        """Take a job up anew from the disk."""
-        self._due.append((job.seq, job.parts))
+        """Take a job up anew from the disk; goes on with the next `take_up` or sweep."""
         self.ended(job)
+        self.agenda.add(0.0, job.seq)
 
     def ended(self, job: Job) -> None:
         """A job has its fate, is put off or is another worker's."""
@@ -345,6 +208,10 @@ class Dispatcher:
             job.domain = envelope.recipients[rest[0]].domain
         return False
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Go on with this in the next turn of the loop."""
+        self.loop.call_soon(call)
+
     def tally(self, policy: str) -> PolicyCounts:
         """The counters of a policy; they outlive its destinations. "" is the default policy."""
         policy = policy or self.placement.policies.default.name
@@ -357,7 +224,7 @@ class Dispatcher:
         """An error of ours stopped this job: leave it alone for a while, and say so."""
         self.report(error)
         if job.state != ENDED:
-            self.later(self.clock.wall_s() + SET_ASIDE_S, job.seq, job.parts)
+            self.later(self.clock.wall_s() + SET_ASIDE_S, job.seq)
             self.ended(job)
 
     def report(self, error: Exception) -> None:
@@ -370,19 +237,25 @@ class Dispatcher:
     def _sweep(self) -> None:
         self._timer = self.loop.call_later(SWEEP_S, self._sweep)
         now_s = self.loop.time()
-        self._due.extend(self._wheel.advance(self.clock.wall_s()))
-        self._load_due()
-        self.memory.sweep(now_s)
+        wall_s = self.clock.wall_s()
+        self.agenda.sweep(wall_s)
+        self._cool()
+        self.spills.sweep(wall_s, now_s)
         self.suspensions.sweep()
         self._expire()
         self._sweep_sites(now_s)
         self.handover.sweep(now_s)
 
+    def _cool(self) -> None:
+        """Let go of what has been in memory for long, in slices."""
+        if self.memory.sweep(self.loop.time()):
+            self.loop.call_soon(self._cool)
+
     def _expire(self) -> None:
         """Give up cold jobs whose time is over: events tell of each, so their envelopes are read back."""
         if self._is_expiring or self.is_stopping:
             return
-        jobs = self.memory.expired(LOADED_AT_ONCE)
+        jobs = self.memory.expired(EXPIRED_AT_ONCE)
         if not jobs:
             return
         self._is_expiring = True
@@ -433,7 +306,7 @@ class Dispatcher:
         if wants_dsn is not None:
             self.fates.wants_dsn = wants_dsn
         self.handover.reload(placement)
-        self._load_due()
+        self.agenda.go_on()
 
     # the end
 
@@ -459,19 +332,3 @@ class Dispatcher:
     def connections(self) -> int:
         """Connections that count now."""
         return sum(site.connections for site in chain(self.domains.sites.values(), self.handover.leaving))
-
-
-def past(note: bytes) -> Fate | None:
-    """What a postponed part's note says of the last attempt; None where there was none."""
-    if not note:
-        return None
-    try:
-        return decode_note(note)
-    except msgspec.DecodeError:
-        return None  # of a version that is gone: it begins anew
-
-
-def _way_of(fate: Fate) -> tuple[int, str | None, str]:
-    """Attempts so far, the source (a fate that no connection led to knows none), the host that perhaps has the
-    message."""
-    return fate.attempt, fate.way.source, fate.way.host if fate.uncertain else ""

@@ -14,6 +14,7 @@ from mta.delivery.backoff import Backoff
 from mta.delivery.destination import Destination
 from mta.delivery.job import WAITING, Job
 from mta.delivery.sites import Site
+from mta.delivery.spills import Spill
 from mta.handoff import frames
 from mta.handoff.mover import PartState
 from mta.handoff.placement import Destination as Placed
@@ -22,6 +23,7 @@ from mta.resolve.cache import FAILED_TTL_S
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, site_name
 from mta_policies.retry import expires_s
+from mta_queue.fair_lane import FairLane
 from mta_queue.store import Loaded
 
 if TYPE_CHECKING:
@@ -31,16 +33,17 @@ FOREVER = float("inf")
 DOMAINS_MAX = 200_000  # known domains beyond this are forgotten, oldest first
 DISPUTED_S = 60.0  # so long after a hand-over mail does not go on without another look
 MOVED_AT_ONCE = 256  # jobs of another worker's whose envelopes one visit to the disk brings back
-BOUNCED_AT_ONCE = 5_000  # jobs of a domain that is no more, given up in one turn of the loop: a few milliseconds
 
 
 class _Waiting:
     """A domain that is being looked up, or will be again."""
 
-    __slots__ = ("again_s", "backoff", "jobs", "problem", "task", "timer")
+    __slots__ = ("again_s", "backoff", "lane", "problem", "spill", "task", "timer")
 
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
+    def __init__(self, engine: "Dispatcher") -> None:
+        self.lane: FairLane[Job] = FairLane()
+        self.spill = Spill(engine, self.lane, None)
+        """What is behind the first few of each share."""
         self.backoff = Backoff()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -48,6 +51,25 @@ class _Waiting:
         """What the last look-up ended with."""
         self.again_s = 0.0
         """When the next one begins, where `timer` is set: monotonic seconds."""
+
+    def cooled(self, job: Job) -> None:
+        """See `mta.delivery.job.Home`."""
+        self.spill.overflow(job)
+
+    def take_jobs(self) -> list[Job]:
+        """Take out what waits; what is spilled goes its way anew by itself, behind it."""
+        self.spill.take_all()
+        jobs = [job for job in self.lane.remove(lambda job: True) if job.state == WAITING]
+        for job in jobs:
+            job.home = None
+        return jobs
+
+    def first(self) -> Job | None:
+        """Whose turn is first; jobs that have ended before it are dropped."""
+        lane = self.lane
+        while (job := lane.peek()) is not None and job.state != WAITING:
+            lane.pop()
+        return job
 
     def cancel(self) -> None:
         """Nobody waits any more."""
@@ -83,6 +105,11 @@ class Domains:
         known = self._known.get(domain)
         return None if known is None or known[0].is_closed else known[0]
 
+    def is_spilled(self, seq: int, domain: str) -> bool:
+        """Whether an item waits as a number for the mail hosts of a domain."""
+        waiting = self._waiting.get(domain)
+        return waiting is not None and seq in waiting.spill.seqs
+
     def waits_for(self, domain: str, now_s: float) -> str:
         """Why the mail hosts of a domain are not known yet: one sentence, "" where nobody looks for them."""
         waiting = self._waiting.get(domain)
@@ -93,6 +120,11 @@ class Domains:
         if waiting.timer is None:
             return f"the mail hosts of {domain}, which are looked up again: {waiting.problem}"
         return f"the mail hosts of {domain}: {waiting.problem}; next try in {max(0.0, waiting.again_s - now_s):.0f} s"
+
+    def next_look_s(self, domain: str) -> float:
+        """When the mail hosts of a domain are looked up again: monotonic seconds, 0.0 where no time is set."""
+        waiting = self._waiting.get(domain)
+        return waiting.again_s if waiting is not None and waiting.timer is not None else 0.0
 
     def knock(self, domain: str) -> None:
         """Look a domain up at once, whatever failed lately: an admin says so."""
@@ -106,14 +138,19 @@ class Domains:
         """Look the domain up; the job goes on when that is done."""
         waiting = self._waiting.get(domain)
         if waiting is None:
-            waiting = self._waiting[domain] = _Waiting()
-        waiting.jobs.append(job)
+            waiting = self._waiting[domain] = _Waiting(self._engine)
         if not job.expires_s:  # it may have to wait here until then
             policies = self._engine.placement.policies
             retry = (policies.by_domain(domain) or policies.default).retry
             job.expires_s = expires_s(retry, job.accepted_s, job.own_expire_s)
-        if job.envelope is None:
-            self._engine.memory.watch(job)
+        if job.content is None and job.expires_s <= self._engine.clock.wall_s():
+            self._engine.fates.expire(job)
+        else:
+            job.home = waiting
+            waiting.lane.push(job.priority, job)
+            if job.envelope is None:
+                self._engine.memory.watch(job)
+                waiting.cooled(job)
         if waiting.task is None and waiting.timer is None:
             self._begin(domain, waiting)
 
@@ -161,7 +198,7 @@ class Domains:
                 placement.tell(domain, owners, until_s)
         site = self._site(placed, name, hosts) if is_ours else None
         del self._waiting[domain]
-        jobs = [job for job in waiting.jobs if job.state == WAITING]
+        jobs = waiting.take_jobs()
         self._known.pop(domain, None)  # what is found again is the youngest
         if site is None:
             self._move_all(jobs, owners)
@@ -192,10 +229,9 @@ class Domains:
 
     def _failed(self, domain: str, waiting: _Waiting, error: ResolveError) -> None:
         engine = self._engine
-        waiting.jobs = [job for job in waiting.jobs if job.state == WAITING]
         if error.permanent:
             del self._waiting[domain]
-            self._bounce_some(deque(waiting.jobs), error.reply)
+            engine.fates.bounce_all(waiting.take_jobs(), "dns", error.reply)
             return
         now_s = engine.loop.time()
         waiting.problem = error.reply
@@ -203,20 +239,13 @@ class Domains:
         wait_s = max(FAILED_TTL_S, waiting.backoff.until_s - now_s)  # for so long the resolver would say the same
         waiting.again_s = now_s + wait_s
         waiting.timer = engine.loop.call_later(wait_s, self._again, domain, waiting)
-        if waiting.jobs:
-            engine.fates.tell_delay(waiting.jobs[0], "dns", error.reply, None, None, wait_s)
-
-    def _bounce_some(self, jobs: deque[Job], reply: Reply) -> None:
-        """These have nowhere to go; whoever of them has another fate before its turn keeps that."""
-        for _ in range(min(len(jobs), BOUNCED_AT_ONCE)):
-            self._engine.fates.bounce(jobs.popleft(), "dns", reply)
-        if jobs:
-            self._engine.loop.call_soon(self._bounce_some, jobs, reply)
+        first = waiting.first()
+        if first is not None:
+            engine.fates.tell_delay(first, "dns", error.reply, None, None, wait_s)
 
     def _again(self, domain: str, waiting: _Waiting) -> None:
         waiting.timer = None
-        waiting.jobs = [job for job in waiting.jobs if job.state == WAITING]
-        if waiting.jobs:
+        if waiting.first() is not None or waiting.lane.waiting:
             self._begin(domain, waiting)
         else:
             del self._waiting[domain]
@@ -285,7 +314,7 @@ class Domains:
 
     def take_waiting(self) -> list[Job]:
         """All jobs whose domain is not resolved, to route them anew; their look-ups go on for nobody."""
-        jobs = [job for waiting in self._waiting.values() for job in waiting.jobs if job.state == WAITING]
+        jobs = [job for waiting in self._waiting.values() for job in waiting.take_jobs()]
         self.close()
         self._waiting.clear()
         return jobs

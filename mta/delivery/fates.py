@@ -24,6 +24,7 @@ from mta_queue.store import Store
 
 EXPIRED = Reply(554, "5.4.7", "Could not be delivered before it expired")
 CANCELLED_CODE, CANCELLED_ENHANCED = 554, "5.0.0"
+BOUNCED_AT_ONCE = 1_000  # jobs that are given up in one turn of the loop: some ten milliseconds
 TOO_MANY_RECIPIENTS = frozenset(
     {(452, "4.5.3"), (452, ""), (552, "5.5.3")}
 )  # RFC 5321 4.5.3.1.10: the others come in another transaction at once
@@ -46,6 +47,10 @@ class Plan(Protocol):
 
     def set_aside(self, job: Job, error: Exception) -> None:
         """An error of ours stopped a job."""
+        ...
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Go on with this in the next turn of the loop."""
         ...
 
     def tally(self, policy: str) -> PolicyCounts:
@@ -84,10 +89,20 @@ class Fates:
         self.uncertain = 0
         self.dsn = 0
         """Notifications to senders."""
+        self.after_crash = 0
+        """Recipients tried again whose earlier delivery was perhaps under way when the server died."""
+        self._found_before = 0
+        self._found_s = 0.0
 
     def start(self, notices: Notices) -> None:
         """From now on senders can be told."""
         self._notifier.notices = notices
+
+    def crashed(self, found_before: int, now_s: float) -> None:
+        """The server died before this start: items with a lower seq that are due now (Unix seconds) were perhaps on
+        their way, and what becomes of them next is told as `after_crash`."""
+        self._found_before = found_before
+        self._found_s = now_s
 
     @property
     def wants_dsn(self) -> Callable[[Envelope], bool]:
@@ -108,10 +123,11 @@ class Fates:
     def settle(self, pool: Pool, job: Job, outcomes: Sequence[Outcome], way: Way, was_used: bool) -> None:
         """A transaction ended with one outcome for every recipient of the job; `was_used`: it was not the first of its
         connection."""
+        after_crash = job.seq < self._found_before and self._was_due(job)
         if len(outcomes) == 1:
             outcome = outcomes[0]
             if type(outcome) is Delivered:
-                self._delivered(pool, job, job.parts, outcome, way)
+                self._delivered(pool, job, job.parts, outcome, way, after_crash)
                 self._plan.ended(job)
                 return
         alike: dict[Outcome, list[int]] = {}
@@ -123,13 +139,13 @@ class Fates:
         is_next = True
         for outcome, parts in alike.items():
             if isinstance(outcome, Delivered):
-                self._delivered(pool, job, parts, outcome, way)
+                self._delivered(pool, job, parts, outcome, way, after_crash)
             elif some_delivered and _is_too_many(outcome):
                 again += parts
             elif isinstance(outcome, Bounced):
-                given_up.append(GivenUp(parts, self._bounced(job, outcome, way)))
+                given_up.append(GivenUp(parts, self._bounced(job, outcome, way, after_crash)))
             elif _is_attempt(outcome, was_used):
-                self._put_off(pool, job, parts, outcome, way)
+                self._put_off(pool, job, parts, outcome, way, after_crash)
             else:
                 self._tell_deferred(job, parts, outcome, way)
                 again += parts
@@ -152,7 +168,17 @@ class Fates:
         if rest is not None:
             pool.take_back(rest, is_next)
 
-    def _delivered(self, pool: Pool, job: Job, parts: Sequence[int], outcome: Delivered, way: Way) -> None:
+    def _was_due(self, job: Job) -> bool:
+        """Nothing has become of it since the start, and its time had come then: it may have been on its way."""
+        found_s, parts = self._found_s, job.parts
+        if not any(due_s <= found_s and part in parts for part, due_s in self._store.dues(job.seq)):
+            return False
+        self.after_crash += len(parts)
+        return True
+
+    def _delivered(
+        self, pool: Pool, job: Job, parts: Sequence[int], outcome: Delivered, way: Way, after_crash: bool
+    ) -> None:
         signature = job.signature
         fate = Fate(
             "delivered",
@@ -165,6 +191,7 @@ class Fates:
             False,
             "",
             signature.domains if signature is not None else "",
+            after_crash=after_crash,
         )
         count = len(parts)
         self.delivered += count
@@ -175,7 +202,7 @@ class Fates:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
 
-    def _bounced(self, job: Job, outcome: Bounced, way: Way) -> Fate:
+    def _bounced(self, job: Job, outcome: Bounced, way: Way, after_crash: bool) -> Fate:
         return Fate(
             "bounced",
             self._clock.wall_s(),
@@ -185,15 +212,25 @@ class Fates:
             way=way,
             dkim=_signed_by(job),
             from_peer=outcome.from_peer,
+            after_crash=after_crash,
         )
 
-    def _put_off(self, pool: Pool, job: Job, parts: Sequence[int], outcome: Deferred, way: Way) -> None:
+    def _put_off(
+        self, pool: Pool, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, after_crash: bool
+    ) -> None:
         pool.site.destination.tally.deferred += len(parts)
         self.uncertain += len(parts) if outcome.uncertain else 0
-        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + 1)
+        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + 1, after_crash)
 
     def _postpone(
-        self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, retry: Retry, attempts: int
+        self,
+        job: Job,
+        parts: Sequence[int],
+        outcome: Deferred,
+        way: Way,
+        retry: Retry,
+        attempts: int,
+        after_crash: bool = False,
     ) -> None:
         now_s = self._clock.wall_s()
         due_s = min(next_attempt_s(retry, attempts, now_s, self._random.random()), max(job.expires_s, now_s))
@@ -210,6 +247,7 @@ class Fates:
             dkim=_signed_by(job),
             signature=(signature.fields or b"") if signature is not None else b"",
             from_peer=outcome.from_peer,
+            after_crash=after_crash,
         )
         self.deferred += len(parts)
         envelope = self._envelope(job)
@@ -270,9 +308,22 @@ class Fates:
 
     def bounce_waiting(self, pool: Pool, stage: str, reply: Reply) -> None:
         """Nothing can ever be sent to this site."""
-        way = pool.way
-        for job in pool.take_jobs():
+        self.bounce_all(pool.take_jobs(), stage, reply, pool.way, pool.pump)
+
+    def bounce_all(
+        self,
+        jobs: Sequence[Job],
+        stage: str,
+        reply: Reply,
+        way: Way = NO_WAY,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Never, for jobs that are in no lane any more, in slices; whoever of them has another fate before its turn
+        keeps that. `on_end`: they all have one."""
+        for job in jobs[:BOUNCED_AT_ONCE]:
             self.bounce(job, stage, reply, way)
+        rest = jobs[BOUNCED_AT_ONCE:]
+        self._plan.soon((lambda: self.bounce_all(rest, stage, reply, way, on_end)) if rest else on_end)
 
     def expire(self, job: Job, way: Way = NO_WAY) -> None:
         """Its time is over; `way` as far as it is known where it would have gone."""
@@ -285,11 +336,26 @@ class Fates:
         fate = Fate(event, self._clock.wall_s(), reply, stage, job.attempts, way=way, from_peer=False)
         self._end(job, [GivenUp(job.parts, fate)])
 
-    def cancel_parts(self, seq: int, parts: Sequence[int], envelope: Envelope, reason: str, attempts: int = 0) -> None:
+    def cancel_parts(
+        self, seq: int, parts: Sequence[int], envelope: Envelope, reason: str, attempts: int = 0, category: str = ""
+    ) -> None:
         """An admin said so: recorded and told at once, and nobody is notified. Jobs are the caller's business."""
+        self._finish(seq, parts, envelope, [GivenUp(parts, self.cancelled_fate(reason, attempts, category))])
+
+    def cancelled_fate(self, reason: str, attempts: int, category: str = "") -> Fate:
+        """An admin said so, now."""
         reply = Reply(CANCELLED_CODE, CANCELLED_ENHANCED, reason)
-        fate = Fate("cancelled", self._clock.wall_s(), reply, "local", attempts, from_peer=False)
-        self._finish(seq, parts, envelope, [GivenUp(parts, fate)])
+        now_s = self._clock.wall_s()
+        return Fate("cancelled", now_s, reply, "local", attempts, category=category, from_peer=False)
+
+    def cancel_job(self, job: Job, given_up: Sequence[GivenUp], on_end: Callable[[bool], None]) -> None:
+        """An admin said so, and the sender is told; `on_end` hears whether that was possible. Where it was not, the
+        recipients are looked at again a while later as the queue has them."""
+        self._notifier.end(job, given_up, on_end)
+
+    def tells(self, envelope: Envelope) -> bool:
+        """Whether the sender hears of what is given up."""
+        return self._notifier.wants(envelope)
 
     # the end of a job
 

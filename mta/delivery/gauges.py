@@ -40,18 +40,22 @@ async def counts(engine: "Dispatcher") -> WorkerCounts:
         expired=fates.expired,
         cancelled=fates.cancelled,
         uncertain=fates.uncertain,
+        after_crash=fates.after_crash,
         dsn=fates.dsn,
         messages=store.items,
         recipients=store.parts_living,
-        ready=engine.jobs,
+        ready=engine.jobs + engine.spills.count,
         held=engine.held,
         suspended=suspended,
         resident_bytes=engine.memory.resident_bytes,
         connections=engine.connections,
+        queue_bytes=store.file_bytes,
+        queue_copied_bytes=store.copied_bytes,
         segments_removed=store.segments_removed,
         commits=store.commits,
         syncs=store.syncs,
         queue_failures=store.failures,
+        quarantined=store.quarantined,
         errors=engine.errors,
         policies=policies,
     )
@@ -70,7 +74,7 @@ def _add_site(engine: "Dispatcher", site: Site, counts: PolicyCounts) -> int:
     counts.connections += site.connections
     is_down = bool(site.backoff.failures)
     for pool in site.pools.values():
-        waiting = len(pool.lane)
+        waiting = pool.waiting
         counts.ready += waiting
         is_down = is_down or bool(pool.backoff.failures)
         if waiting and suspensions.active and suspensions.pool_until_s(pool):

@@ -18,6 +18,7 @@ from mta.handoff.placement import Placement
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
+REHOMED_AT_ONCE = 1_000  # jobs that find their new site in one turn of the loop: some ten milliseconds
 LEFT_KEPT_S = 60.0  # so long after its last connection what was used of a site's limits can be asked for
 
 
@@ -119,16 +120,21 @@ class Handover:
             self.claim(destination, list(destination.sites.values()))
         for site in list(domains.sites.values()):
             site.pump()
-        for job in homeless:
-            self._rehome(job)
+        self._rehome(homeless)
 
-    def _rehome(self, job: Job) -> None:
-        if job.state != WAITING:
-            return
-        if job.is_mixed:  # its domains perhaps part now
-            self._engine.again(job)
+    def _rehome(self, jobs: Sequence[Job]) -> None:
+        """Find new places for these, in slices; what ends before its turn needs none."""
+        for job in jobs[:REHOMED_AT_ONCE]:
+            if job.state != WAITING:
+                continue
+            if job.is_mixed:  # its domains perhaps part now
+                self._engine.again(job)
+            else:
+                self._engine.route(job)
+        if len(jobs) > REHOMED_AT_ONCE:
+            self._engine.loop.call_soon(self._rehome, jobs[REHOMED_AT_ONCE:])
         else:
-            self._engine.route(job)
+            self._engine.agenda.go_on()
 
 
 def _goes(moved: set[str], job: Job) -> bool:

@@ -5,6 +5,7 @@ queue when its turn is near.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from mta.model.envelope import Envelope
 from mta.model.outcome import Reply
@@ -12,6 +13,18 @@ from mta.model.outcome import Reply
 WAITING, LOADING, SIGNING, SENDING, ENDING, ENDED = range(6)
 """In a lane, or for its domain; being read back; being signed; in a transaction; its end is being written down, with
 a notification before it; delivered, put off or given up (lanes drop it when they meet it)."""
+
+
+TURN_BYTES = 64 * 1024  # of content are one turn: up to here a transaction is round trips, beyond it is bytes
+TURNS_MAX = 16  # that one message uses at most: a share must not wait for minutes because of one message
+
+
+class Home(Protocol):
+    """Where jobs wait that nobody can send yet."""
+
+    def cooled(self, job: "Job") -> None:
+        """A job left memory: it may be far from its turn, and end as a number (`mta.delivery.spills`)."""
+        ...
 
 
 class Signature:
@@ -34,12 +47,15 @@ class Job:
     __slots__ = (
         "accepted_s",
         "attempts",
+        "campaign",
         "charge_bytes",
         "content",
+        "cost",
         "domain",
         "envelope",
         "expires_s",
         "expiry_step",
+        "home",
         "is_mixed",
         "is_watched",
         "own_expire_s",
@@ -50,6 +66,7 @@ class Job:
         "signature",
         "source",
         "state",
+        "tenant",
     )
 
     def __init__(
@@ -71,6 +88,10 @@ class Job:
         self.is_mixed = False
         """Its recipients are of several domains."""
         self.priority = envelope.priority
+        self.tenant = envelope.tenant
+        self.campaign = envelope.campaign
+        self.cost = 1 if envelope.size < TURN_BYTES else min(TURNS_MAX, 1 + envelope.size // TURN_BYTES)
+        """Turns among the shares of a lane that it uses."""
         self.attempts = attempts
         """How often the other side has answered about these recipients."""
         self.source = source
@@ -92,6 +113,8 @@ class Job:
         """Where `Expiries` has it; 0: nowhere."""
         self.signature = signature
         """Shared by all jobs of the message; None where nobody began to sign it, or nothing is ever signed."""
+        self.home: Home | None = None
+        """Where it waits."""
         self.state = WAITING
 
     def part(self, parts: Sequence[int]) -> "Job":
@@ -105,6 +128,7 @@ class Job:
         other.charge_bytes = 0
         other.is_watched = False
         other.expiry_step = 0
+        other.home = None
         other.state = WAITING
         return other
 
@@ -112,3 +136,8 @@ class Job:
         """Leave memory until its turn is near."""
         self.envelope = None
         self.content = None
+
+
+def is_cold(job: Job) -> bool:
+    """Whether a job in a lane is no more than a few numbers, or has ended."""
+    return job.envelope is None or job.state == ENDED

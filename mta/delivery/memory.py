@@ -18,6 +18,7 @@ from mta_queue.store import Loaded, Store
 
 COOLS = (WAITING, SIGNING)
 """Jobs in these states may leave memory; what is being signed needs its content no more, and comes back in time."""
+COOLED_AT_ONCE = 2_000  # jobs that leave memory in one turn of the loop: some ten milliseconds
 WARM_S = 1.0  # mail that flows goes out within this; what waits longer waits for minutes
 
 Loads = Callable[[Sequence[Job], Sequence[Job]], None]
@@ -39,6 +40,11 @@ class Memory:
         self._watched: deque[tuple[float, Job]] = deque()
         self._aside: list[Job] = []
         self._expiries = Expiries()
+
+    @property
+    def has_room(self) -> bool:
+        """Mail may be read back before it is needed."""
+        return 2 * self.resident_bytes < self.bytes_max
 
     def add(self, job: Job, now_s: float, charge_bytes: int) -> None:
         """A new job, usually with its content in memory, of which it is charged so much."""
@@ -83,10 +89,13 @@ class Memory:
             self._watched.append((now_s, job))
 
     def _cool(self, job: Job) -> None:
-        """Keep only what a lane needs."""
+        """Keep only what a lane needs, or less: far from its turn a job ends as a number."""
         self.drop(job)
         job.cool()
-        self.watch(job)
+        if job.home is not None:
+            job.home.cooled(job)
+        if job.state != ENDED:
+            self.watch(job)
 
     def _shrink(self) -> None:
         """Too much: let the longest waiting go. What is being sent stays, and is looked at with the next sweep."""
@@ -99,13 +108,16 @@ class Memory:
             elif job.state != ENDED:
                 self._aside.append(job)
 
-    def sweep(self, now_s: float) -> None:
-        """Let go what has waited over a second; called a few times a second."""
+    def sweep(self, now_s: float) -> bool:
+        """Let go what has waited over a second; called a few times a second. -> whether there is more of it, for the
+        next turn of the loop."""
         watched = self._watched
         before_s = now_s - WARM_S
-        stays = []
-        while watched and watched[0][0] < before_s:
+        stays: list[Job] = []
+        looked = 0
+        while watched and watched[0][0] < before_s and looked < COOLED_AT_ONCE:
             _, job = watched.popleft()
+            looked += 1
             if job.state in COOLS:
                 job.is_watched = False
                 self._cool(job)
@@ -114,6 +126,7 @@ class Memory:
         aside, self._aside = self._aside, []
         watched.extend((now_s, job) for job in stays)
         watched.extend((now_s, job) for job in aside if job.state != ENDED)
+        return looked == COOLED_AT_ONCE
 
     def expired(self, jobs_max: int) -> list[Job]:
         """Cold jobs whose time is over, at most so many; also those whose signatures are late."""

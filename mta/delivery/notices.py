@@ -18,12 +18,14 @@ from mta.handoff.notices import Notices
 from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope
+from mta.model.outcome import Reply
 from mta.reporting import dsn
 from mta.reporting.dsn import Failure
 from mta.reporting.events import Fate, decode_note, encode_notes
 from mta_queue.store import Loaded, Origin, Store
 
 AT_ONCE = 64  # in the making: what one turn of the loop writes in five milliseconds, and one group of the queue takes
+CANCELLED = Reply(554, "5.0.0", "Cancelled by the operator of this mail server")
 PUT_OFF_S = 60.0  # when recipients whose notification cannot be written anywhere now come again
 
 
@@ -64,9 +66,11 @@ class Recorder(Protocol):
 class _Ending:
     """A job on its way to its end."""
 
-    __slots__ = ("envelope", "given_up", "header", "job", "last")
+    __slots__ = ("envelope", "given_up", "header", "job", "last", "on_end")
 
-    def __init__(self, job: Job, given_up: Sequence[GivenUp], header: bytes | None) -> None:
+    def __init__(
+        self, job: Job, given_up: Sequence[GivenUp], header: bytes | None, on_end: Callable[[bool], None]
+    ) -> None:
         self.job = job
         self.given_up = given_up
         self.envelope = job.envelope
@@ -75,6 +79,8 @@ class _Ending:
         """None: to be read back."""
         self.last: dict[int, Fate] = {}
         """Of those that expired: what became of the last attempt."""
+        self.on_end = on_end
+        """Whether their fate was recorded."""
 
 
 class Notifier:
@@ -108,16 +114,20 @@ class Notifier:
         """Whether the sender is told of what cannot be delivered."""
         return self.notices is not None and dsn.can_be_told(envelope) and self.wants_dsn(envelope)
 
-    def end(self, job: Job, given_up: Sequence[GivenUp]) -> None:
-        """All recipients of a job are given up, now or in a moment: until then it is ENDING."""
+    def end(
+        self, job: Job, given_up: Sequence[GivenUp], on_end: Callable[[bool], None] = lambda is_recorded: None
+    ) -> None:
+        """All recipients of a job are given up, now or in a moment: until then it is ENDING. `on_end` hears whether it
+        ended so, or they wait as before."""
         job.state = ENDING
         if job.envelope is not None and not self.wants(job.envelope):
             self._recorder.record(job, job.envelope, given_up)
+            on_end(True)
             return
         is_next = self._under_way < AT_ONCE and not self._waiting
         header = dsn.header_of(job.content) if is_next and job.content is not None else None
         job.content = None
-        self._waiting.append(_Ending(job, given_up, header))
+        self._waiting.append(_Ending(job, given_up, header, on_end))
         self._begin()
 
     def _begin(self) -> None:
@@ -141,6 +151,7 @@ class Notifier:
         except Exception as error:  # noqa: BLE001 - see above
             self._under_way -= 1
             self._recorder.failed(ending.job, error)
+            ending.on_end(False)
 
     def _loaded(self, cold: Sequence[_Ending], items: Sequence[Loaded]) -> None:
         found = {item.seq: item for item in items}
@@ -149,6 +160,7 @@ class Notifier:
             if item is None:
                 self._under_way -= 1
                 self._recorder.lost(ending.job)
+                ending.on_end(False)
             else:
                 self._do(ending, partial(self._add_envelope, item))
         self._begin()
@@ -166,6 +178,7 @@ class Notifier:
         else:
             self._under_way -= 1
             self._recorder.record(ending.job, envelope, ending.given_up)
+            ending.on_end(True)
 
     def _add_header(self, ending: _Ending) -> None:
         if ending.header is None:
@@ -195,11 +208,13 @@ class Notifier:
         def taken(release: Callable[[], None]) -> None:
             self._under_way -= 1
             self._recorder.record(job, envelope, given_up, notice, release)
+            ending.on_end(True)
             self._begin()
 
         def failed() -> None:
             self._under_way -= 1
             self._recorder.put_off(job, PUT_OFF_S)
+            ending.on_end(False)
             self._begin()
 
         encode_notes(given_up)  # what cannot be recorded must not be sent
@@ -208,6 +223,8 @@ class Notifier:
 
 def _failure(envelope: Envelope, part: int, fate: Fate, last: Fate | None) -> Failure:
     recipient = envelope.recipients[part]
+    if fate.event == "cancelled":  # by whom is nobody's business outside
+        return Failure(recipient, False, CANCELLED, False, "", fate.time_s)
     if fate.event != "expired":
         return Failure(recipient, False, fate.reply, fate.from_peer and bool(fate.way.host), fate.way.host, fate.time_s)
     if last is None:

@@ -17,16 +17,18 @@ from mta.delivery.backoff import Backoff, health_of
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress, Target
 from mta.delivery.gate import Gate
-from mta.delivery.job import SENDING, WAITING, Job
+from mta.delivery.job import SENDING, TURNS_MAX, WAITING, Job
+from mta.delivery.promises import Promises
+from mta.delivery.search import Search
 from mta.delivery.targets import Targets
 from mta.model.outcome import Delivered, Outcome, Reply
 from mta.reporting.events import Way
-from mta.resolve.errors import ResolveError
 from mta_policies.schema import Limits, Retry
 
 if TYPE_CHECKING:
     from mta.delivery.sites import Site
 
+OVERDUE_WAIT_S = 1.0  # between looks at a disk that does not take the fates of what was sent
 OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
 TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while: a domain may name a thousand
 
@@ -43,26 +45,40 @@ class Pool:
         self._loop = self._engine.loop
         self._backlog = Backlog(self)
         self.lane = self._backlog.lane
-        """All that waits, what is being signed or is ready included."""
+        """Jobs that wait, what is being signed or is ready included."""
+        self.spill = self._backlog.spill
+        """What is behind them."""
         self.idle: list[Channel] = []
         """Ready and without a job; the one used last is used next."""
-        self.channels: set[Channel] = set()
-        """All that count."""
+        self.channels: dict[Channel, None] = {}
+        """All that count, in the order in which they were begun."""
         self.opening = 0
         """How many of them may still become ready."""
         self.waits: dict[Gate, int] = {}
         self.backoff = Backoff()
         self.is_closed = False
         self.targets = Targets(site)
-        self._finder: asyncio.Task[None] | None = None
+        self.search = Search(self)
         self._failures_in_row = 0
         self.failure = _UNKNOWN
         """Of the last connection that did not become ready: stage and reply."""
-        self._promised: dict[Channel, Job] = {}
+        self._promises = Promises(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self.allowance = Allowance(self)
         self.meter = self.allowance.meter
+
+    @property
+    def waiting(self) -> int:
+        """All that waits: jobs, and items as numbers."""
+        return self.lane.waiting
+
+    def before(self, priority: int, seq: int) -> int | None:
+        """About how many go before an item that waits as a number; None where it does not wait here so."""
+        if seq not in self.spill.seqs:
+            return None
+        ahead = self.lane.before(priority, seq)
+        return None if ahead is None else ahead + self.lane.ahead + len(self.lane.picked)
 
     @property
     def limits(self) -> Limits:
@@ -91,10 +107,24 @@ class Pool:
 
     def put(self, job: Job) -> None:
         """A job may go, with the next `pump`."""
-        job.expires_s = job.accepted_s + (job.own_expire_s or self.allowance.retry.expire_s)
+        if not self.admits(job):
+            return
+        self.lane.push(job.priority, job)
         if job.envelope is None:
             self._engine.memory.watch(job)
-        self.lane.push(job.priority, job)
+            self._backlog.cooled(job)
+
+    def admits(self, job: Job) -> bool:
+        """A job is this pool's from now on; False: its time was over, and it is given up."""
+        job.expires_s = job.accepted_s + (job.own_expire_s or self.allowance.retry.expire_s)
+        job.home = self._backlog
+        most = self.allowance.recipients_max
+        if most and len(job.parts) > most:  # each of its transactions is a turn, though they follow one another
+            job.cost = max(job.cost, min(TURNS_MAX, -(-len(job.parts) // most)))
+        if job.content is None and job.expires_s <= self._engine.clock.wall_s():
+            self._engine.fates.expire(job, self.way)
+            return False
+        return True
 
     def push(self, job: Job) -> None:
         """A job may go."""
@@ -112,7 +142,8 @@ class Pool:
             self.lane.push(job.priority, job)
 
     def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
-        """Take out what waits and is wanted (None: everything): it goes another way."""
+        """Take out the jobs that wait and are wanted (None: everything): they go another way. What is spilled is not
+        among them (`spill.take_all`)."""
         return self._backlog.take_jobs(wanted)
 
     def loaded(self, jobs: Sequence[Job]) -> None:
@@ -130,9 +161,8 @@ class Pool:
             self.pump()
 
     def _restage(self) -> None:
-        if self._engine.signatures.is_off is not self._backlog.is_plain:
+        if self._engine.signatures.is_off is self._backlog.signs:
             self._backlog.restage()
-            self.lane = self._backlog.lane
 
     def granted(self, gate: Gate) -> None:
         """A shared limit has room for this pool."""
@@ -147,19 +177,23 @@ class Pool:
         """Send while it is possible."""
         lane, engine, backlog = self.lane, self._engine, self._backlog
         if not lane or self.is_closed or self.site.holds:
+            if lane.short:
+                self.spill.refill()
             return
-        if engine.signatures.is_off is not backlog.is_plain:
+        if engine.signatures.is_off is lane.signs:
             self._restage()
-            lane = self.lane
         if backlog.parked:
             backlog.parked = 0
         now_s = self._loop.time()
         if engine.suspensions.active and self._is_suspended(now_s):
             return
+        if engine.store.is_overdue:
+            self._wake_in(OVERDUE_WAIT_S, now_s)
+            return
         idle, allowance = self.idle, self.allowance
-        stages = backlog.stages
+        signs = lane.signs
         had_channels = bool(self.channels)
-        if stages is not None and had_channels:
+        if signs and had_channels:
             backlog.sign_ahead(now_s)
         while lane:
             if not allowance.is_free:
@@ -169,10 +203,10 @@ class Pool:
                     return
             if not idle:
                 self._open(now_s, granted)
-                if stages is not None and self.channels and not had_channels:
+                if signs and self.channels and not had_channels:
                     backlog.sign_ahead(now_s)
                 break
-            if stages is not None and not backlog.has_ready(now_s):
+            if signs and not backlog.has_ready(now_s):
                 break
             if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
@@ -183,9 +217,9 @@ class Pool:
                         gate.expect(self)
                 break
             if job.prefer_host:
-                channel = self._at_host(job, now_s)
+                channel = self._promises.channel(job, now_s)
                 if channel is None:
-                    if self._finder is not None and job.prefer_host and lane.peek() is job:
+                    if self.search.is_running and job.prefer_host and lane.peek() is job:
                         break
                     continue
             elif allowance.limits.recipients_per_connection:
@@ -200,7 +234,9 @@ class Pool:
                 allowance.transaction(now_s)
             self._send(channel, job)
             granted = None
-        if not lane and self.waits:
+        if lane.short:
+            self.spill.refill()
+        if not lane and self.waits and not self.spill.is_returning:
             allowance.leave_gates()
         if backlog.parked >= PARKED_AT_ONCE:
             self._loop.call_soon(self.pump)
@@ -221,34 +257,6 @@ class Pool:
         self.lane.push_front(job.priority, job)
         channel.leave()
         return None
-
-    def _at_host(self, job: Job, now_s: float) -> Channel | None:
-        """An idle connection to the host that perhaps has the job; None: it waits for a connection of its own, or for
-        the search for its host, or goes to any host."""
-        most = self.limits.recipients_per_connection
-        for channel in reversed(self.idle):
-            if channel.target.host == job.prefer_host and not (most and channel.recipients):
-                self.idle.remove(channel)
-                return channel
-        self.lane.push_front(job.priority, job)
-        if self.opening < OPENING_MAX and self._open_for_head(job, now_s, None):
-            return None
-        if job.prefer_host and self._finder is None:
-            self._make_place(job, now_s)
-        return None
-
-    def _make_place(self, job: Job, now_s: float) -> None:
-        """Limits, or a probe, allow no connection to the host that the head of the lane prefers: an idle one leaves for
-        it, where that helps."""
-        if self._health_wait_s(now_s) > 0:
-            channel = next(filter(self._is_probe, self.idle), None)
-        else:
-            channel = next(iter(self.idle), None)
-        if channel is not None:
-            self._promised[channel] = self.lane.pop()
-            channel.leave()
-        elif self.idle:
-            job.prefer_host = ""
 
     def _send(self, channel: Channel, job: Job) -> None:
         job.state = SENDING
@@ -271,6 +279,10 @@ class Pool:
                 return
             granted = None
 
+    def opens_for(self, job: Job, now_s: float) -> bool:
+        """Open a connection for the head of the lane beside those being opened, if that is possible now."""
+        return self.opening < OPENING_MAX and self._open_for_head(job, now_s, None)
+
     def _open_for_head(self, job: Job, now_s: float, granted: Gate | None) -> bool:
         """Open a connection, if that is possible now; one to the host that the head of the lane prefers is its own."""
         if not self._is_well(now_s):
@@ -278,26 +290,27 @@ class Pool:
         target = self.targets.choose_host(job.prefer_host) if job.prefer_host else None
         if target is None:
             if job.prefer_host and not self.targets.is_known(job.prefer_host, now_s):
-                self._find(job.prefer_host)
+                self.search.begin(job.prefer_host)
                 return False
             job.prefer_host = ""
             target = self.targets.choose(now_s)
         if target is None:
-            self._find()
+            self.search.begin()
             return False
         if not self._may_open(now_s, granted):
             return False
         channel = self._begin(target, now_s)
         if job.prefer_host:
-            self._promised[channel] = self.lane.pop()
+            self._promises.give(channel)
         return True
 
-    def _health_wait_s(self, now_s: float) -> float:
+    def health_wait_s(self, now_s: float) -> float:
+        """How long site and source are left alone yet."""
         return max(self.site.backoff.wait_s(now_s), self.backoff.wait_s(now_s))
 
     def _is_well(self, now_s: float) -> bool:
         """Whether site and source are up, or may be probed now."""
-        wait_s = self._health_wait_s(now_s)
+        wait_s = self.health_wait_s(now_s)
         if wait_s > 0:
             self._wake_in(wait_s, now_s)
         return wait_s <= 0
@@ -313,38 +326,13 @@ class Pool:
         """A connection that counts from now on until it is `gone`."""
         channel = Channel(self, target, self.targets.tls_mode(target, now_s), now_s)
         self.opening += 1
-        self.channels.add(channel)
+        self.channels[channel] = None
         self.allowance.opened(now_s)
         self.site.destination.tally.connections_opened += 1
         self.site.backoff.begin(channel)
         self.backoff.begin(channel)
         channel.open()
         return channel
-
-    def _find(self, prefer_host: str = "") -> None:
-        if self._finder is None:
-            self._finder = self._loop.create_task(self._find_target(prefer_host))
-
-    async def _find_target(self, prefer_host: str) -> None:
-        """Look for an address to connect to."""
-        try:
-            found = await self.targets.find(self.source, prefer_host)
-        except ResolveError as error:
-            self._finder = None
-            if error.permanent and not self.is_closed:
-                self._engine.fates.bounce_waiting(self, "dns", error.reply)
-            else:
-                self._failed("dns", error.reply)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the mail that waits must be looked at again
-            self._finder = None
-            self._engine.report(error)
-            self._failed("local", Reply(451, "4.3.0", "internal error while looking for a host"))
-        else:
-            self._finder = None
-            if found:
-                self.pump()
-            else:
-                self._failed(*self.failure)
 
     def ready(self, channel: Channel) -> None:
         """A connection can take its first message."""
@@ -355,9 +343,7 @@ class Pool:
             channel.leave()
             return
         self.idle.append(channel)
-        job = self._promised.pop(channel, None)
-        if job is not None:
-            self.lane.push_front(job.priority, job)
+        self._promises.keep(channel)
         self.pump()
         self._lend(channel)
 
@@ -367,18 +353,18 @@ class Pool:
         self.opening -= 1
         self.site.destination.tally.connections_failed += 1
         self._no_probe(channel)
-        self._break_promise(channel, "")
+        self._promises.end(channel)
         self.failure = (stage, reply)
         if stage == "starttls" and channel.tls_mode == "opportunistic":
             self.targets.goes_in_clear(channel.target, now_s)
         elif self.targets.failed(channel.target, now_s):
             self._failures_in_row += 1
             if self._failures_in_row >= TARGETS_MAX:
-                self._failed(stage, reply, channel.begun_s)
+                self.failed(stage, reply, channel.begun_s)
                 return
         self.site.pump()
 
-    def _failed(self, stage: str, reply: Reply, begun_s: float = math.inf) -> None:
+    def failed(self, stage: str, reply: Reply, begun_s: float = math.inf) -> None:
         """No host of the site could be used: leave it alone for a while. One message tells, the others wait."""
         self._failures_in_row = 0
         health = self.site.backoff if stage in ("dns", "connect") else self.backoff
@@ -393,16 +379,9 @@ class Pool:
     def _no_probe(self, channel: Channel) -> bool:
         return self.site.backoff.end(channel) | self.backoff.end(channel)
 
-    def _is_probe(self, channel: Channel) -> bool:
+    def is_probe(self, channel: Channel) -> bool:
+        """Whether this connection shows if the site is up again."""
         return self.site.backoff.is_probe(channel) or self.backoff.is_probe(channel)
-
-    def _break_promise(self, channel: Channel, prefer_host: str) -> None:
-        """A connection that a job waited for is not coming, or its place is free."""
-        job = self._promised.pop(channel, None)
-        if job is not None:
-            job.prefer_host = prefer_host
-            if job.state == WAITING:
-                self.take_back(job, True)
 
     def done(self, channel: Channel, job: Job, outcomes: list[Outcome]) -> None:
         """A transaction ended."""
@@ -454,12 +433,11 @@ class Pool:
 
     def gone(self, channel: Channel) -> None:
         """A connection is closed: its place is free."""
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         if channel.is_opening:
             channel.is_opening = False
             self.opening -= 1
-        waits = self._promised.get(channel)
-        self._break_promise(channel, "" if waits is None or not channel.ready_s else waits.prefer_host)
+        self._promises.end(channel, is_gone=True)
         was_probe = self._no_probe(channel)
         self.allowance.gone(channel)
         if was_probe:
@@ -496,7 +474,9 @@ class Pool:
     @property
     def is_unused(self) -> bool:
         """Nothing waits, nothing is open."""
-        return not (self.lane or self.channels or self._backlog.is_loading or self._finder)
+        if self.lane.waiting or self.spill.is_returning:
+            return False
+        return not (self.channels or self._backlog.is_loading or self.search.is_running)
 
     @property
     def is_sending(self) -> bool:
@@ -509,9 +489,7 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._finder is not None:
-            self._finder.cancel()
-            self._finder = None
+        self.search.cancel()
         self.allowance.leave_gates()
         for channel in list(self.channels):
             channel.leave()

@@ -12,10 +12,25 @@ HELD_S = float(1 << 40)
 """A due time from here on says "held by an admin"; what is beyond it is the due time before, to a quarter of a
 millisecond. That is 34,000 years from now: no schedule comes there."""
 
+EXPORTED_S = float(1 << 41)
+"""The same, where an export holds it: who exports again knows that nobody meant it to stay."""
+
 
 def is_held(due_s: float) -> bool:
-    """Whether an admin holds a recipient with this due time."""
+    """Whether an admin, or an export, holds a recipient with this due time."""
     return due_s >= HELD_S
+
+
+def is_exported(due_s: float) -> bool:
+    """Whether an export holds a recipient with this due time."""
+    return due_s >= EXPORTED_S
+
+
+def due_before(due_s: float) -> float:
+    """The due time of what is held as it was before, of other mail as it is."""
+    if due_s >= EXPORTED_S:
+        return due_s - EXPORTED_S
+    return due_s - HELD_S if due_s >= HELD_S else due_s
 
 
 class Registry:

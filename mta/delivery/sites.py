@@ -74,6 +74,7 @@ class Site:
             if source is not None:
                 pool.reload(source)
                 continue
+            pool.spill.take_all()
             homeless += pool.take_jobs()
             pool.close()
             del self.pools[name]
@@ -93,11 +94,16 @@ class Site:
             pool.abort()
 
     def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
-        """Take out what waits here and is wanted (None: everything)."""
-        return [job for pool in self.pools.values() for job in pool.take_jobs(wanted)]
+        """Take out the jobs that wait here and are wanted (None: everything). What is spilled goes its way anew by
+        itself."""
+        jobs = []
+        for pool in self.pools.values():
+            pool.spill.take_all()
+            jobs += pool.take_jobs(wanted)
+        return jobs
 
     def waiting_domains(self) -> set[str]:
-        """Whose mail waits here."""
+        """Whose jobs wait here; what is spilled is placed anew whenever it comes back."""
         return {job.domain for pool in self.pools.values() for job in pool.lane}
 
     def look_after(self, now_s: float, idle_before_s: float, unused_before_s: float) -> bool:

@@ -1,24 +1,29 @@
-"""Stages: the lane of a pool whose mail is signed before its turn.
+"""Stages: the lane of a pool, and the jobs that were picked from it ahead of their turn.
 
-What waits is as in any lane. From its head a few jobs at a time are signed, and come to `ready`, from where they go
-out: first come first served within a priority, and before everything that is not signed yet. It counts, shows and
-gives back the jobs of all stages.
+What waits is in fair shares. From its head a few jobs at a time are picked: to be read back from the disk (`picked`),
+and, where mail is signed, to be signed (`signing`) until they are `ready`. So the order in which jobs are picked is the
+order in which they go. It counts, shows and gives back the jobs of all stages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from mta.delivery.job import Job
+from mta_queue.fair_lane import FairLane
 from mta_queue.timetable import PRIORITY_MAX, Lane
 
 
-class Stages(Lane[Job]):
-    """Waiting, being signed, ready."""
+class Stages(FairLane[Job]):
+    """Waiting, picked, being signed, ready."""
 
-    __slots__ = ("_by_priority", "_signing_filled", "ready", "signing")
+    __slots__ = ("_by_priority", "_signing_filled", "picked", "ready", "signing", "signs")
 
-    def __init__(self) -> None:
+    def __init__(self, signs: bool = True) -> None:
         super().__init__()
+        self.signs = signs
+        """Mail is signed before its turn."""
+        self.picked: Lane[Job] = Lane()
+        """Had their turn: read back, or came back from a connection; go before all others of their priority."""
         self.ready: Lane[Job] = Lane()
         """Signed, or nothing to sign; may hold jobs that have ended."""
         self.signing: dict[Job, None] = {}
@@ -26,35 +31,35 @@ class Stages(Lane[Job]):
         self._signing_filled = 0
 
     def __len__(self) -> int:
-        return self._length + len(self.ready) + len(self.signing)
+        return self._length + len(self.picked) + len(self.ready) + len(self.signing)
+
+    def __bool__(self) -> bool:
+        return self._length > 0 or len(self) > 0
 
     def __iter__(self) -> Iterator[Job]:
-        return chain(super().__iter__(), self.ready, self.signing)
+        return chain(self.picked, super().__iter__(), self.ready, self.signing)
 
     @property
     def unsigned(self) -> int:
         """How many nobody has begun to sign."""
-        return self._length
+        return self._length + len(self.picked)
 
     @property
     def ahead(self) -> int:
         """How many are being signed or ready."""
         return len(self.signing) + len(self.ready)
 
-    def push_front(self, priority: int, item: Job) -> None:
-        """Before all others of its priority and stage."""
-        if is_signed(item):
-            self.ready.push_front(priority, item)
-        else:
-            super().push_front(priority, item)
+    def push_front(self, priority: int, job: Job) -> None:
+        """Before all others of its priority and stage: it had its turn and could not use it."""
+        (self.ready if self.signs and is_signed(job) else self.picked).push_front(priority, job)
 
     def pop(self) -> Job:
         """Whose turn it is: of those that are ready, else of those that wait."""
-        return self.ready.pop() if self.ready else super().pop()
+        return self.ready.pop() if self.ready else self.pop_unsigned()
 
     def peek(self) -> Job | None:
         """What `pop` would take; None where nothing is ready and nothing waits."""
-        return self.ready.peek() or super().peek()
+        return self.ready.peek() or self.peek_unsigned()
 
     def head_priority(self) -> int:
         """The highest of all stages."""
@@ -62,23 +67,39 @@ class Stages(Lane[Job]):
 
     def unsigned_priority(self) -> int:
         """The highest of those that wait, -1 where none does."""
-        return super().head_priority()
+        return max(super().head_priority(), self.picked.head_priority())
 
     def ahead_priority(self) -> int:
         """The highest of those that are being signed or ready, -1 where none is."""
         return max(self.ready.head_priority(), self._signing_filled.bit_length() - 1)
 
     def peek_unsigned(self) -> Job | None:
-        """The next to be signed; None where nothing waits."""
+        """The next to be signed, or to go where nothing is signed; None where nothing waits."""
+        if self._is_picked_next():
+            return self.picked.peek()
         return super().peek()
 
     def pop_unsigned(self) -> Job:
-        """The next to be signed."""
+        """Takes it out."""
+        if self._is_picked_next():
+            return self.picked.pop()
         return super().pop()
 
-    def push_back(self, job: Job) -> None:
+    def peek_waiting(self) -> Job | None:
+        """The next that nobody picked yet."""
+        return super().peek()
+
+    def pop_waiting(self) -> Job:
+        """Takes it out."""
+        return super().pop()
+
+    def _is_picked_next(self) -> bool:
+        picked = self.picked
+        return bool(picked) and picked.head_priority() >= super().head_priority()
+
+    def pick_again(self, job: Job) -> None:
         """Before all that wait, though it may be signed: it has to be read back first."""
-        super().push_front(job.priority, job)
+        self.picked.push_front(job.priority, job)
 
     def begin(self, job: Job) -> None:
         """It is being signed from now on."""
@@ -96,18 +117,29 @@ class Stages(Lane[Job]):
             self._signing_filled &= ~(1 << job.priority)
         return True
 
-    def drain(self) -> Iterator[Job]:
-        """Take out everything: what is ready, what is being signed, what waits, each in its order.
+    def take_ahead(self) -> list[Job]:
+        """Take out what is ready, what is being signed and what was picked, in this order; jobs keep their state."""
+        jobs = _drained(self.ready)
+        jobs += [job for job in list(self.signing) if self.leave(job)]
+        return jobs + _drained(self.picked)
 
-        Jobs keep their state.
-        """
-        while self.ready:
-            yield self.ready.pop()
-        for job in list(self.signing):
-            if self.leave(job):
-                yield job
-        while self._length:
-            yield super().pop()
+    def remove(self, is_wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take out the jobs of all stages that are wanted, each in its order; they keep their state."""
+        ready, signing, picked = _drained(self.ready), list(self.signing), _drained(self.picked)
+        removed = [job for job in chain(ready, signing, picked) if is_wanted(job)]
+        gone = set(removed)
+        for lane, jobs in ((self.ready, ready), (self.picked, picked)):
+            for job in jobs:
+                if job not in gone:
+                    lane.push(job.priority, job)
+        for job in signing:
+            if job in gone:
+                self.leave(job)
+        return removed + super().remove(is_wanted)
+
+
+def _drained(lane: Lane[Job]) -> list[Job]:
+    return [lane.pop() for _ in range(len(lane))]
 
 
 def is_signed(job: Job) -> bool:

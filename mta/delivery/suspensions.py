@@ -67,7 +67,7 @@ class Suspensions:
         """Recipients that have no job because of a suspension."""
         self._pools: list[_Held] = []
         self._jobs: list[_Held] = []
-        self._freed: list[Iterator[tuple[int, list[int]]]] = []
+        self._freed: list[Iterator[int]] = []
         self._is_freeing = False
         self._to_pump: list[Site] = []
 
@@ -234,7 +234,7 @@ class Suspensions:
         if parked:
             self.parked_parts -= held.parked_parts
             held.parked_parts = 0
-            self._freed.append(iter(parked.items()))
+            self._freed.append(iter(parked))
             if not self._is_freeing:
                 self._free_some()
 

@@ -1,9 +1,14 @@
-"""A walk: everything that waits in this worker's log, oldest first, read in slices while mail goes on."""
+"""A walk: everything that waits in this worker's log, oldest first, looked at in slices while mail goes on.
+
+A slice ends by the time it took, not by a number: what an item costs depends on what is asked of it, and no turn of the
+loop may be long.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mta.model.clock import Clock
 from mta_queue.store import Loaded
 
 if TYPE_CHECKING:
@@ -11,38 +16,78 @@ if TYPE_CHECKING:
 
 ITEMS_AT_ONCE = 256  # read back with one visit to the disk
 PARTS_AT_ONCE = 2_048  # in one visit, where messages have many recipients: each costs the loop some microseconds
+TURN_S = 0.004  # of work between two turns of the loop: a tenth of what mail would notice
+SEQS_AT_ONCE = 256  # looked at between two looks at the clock, where nothing is read
 
 
 class StoppingError(Exception):
     """The worker stops: what was begun is left as far as it came."""
 
 
+class Pace:
+    """Says when the loop should turn: when so much time has passed since it last did."""
+
+    __slots__ = ("_clock", "_end_s", "_turn_s")
+
+    def __init__(self, clock: Clock, turn_s: float) -> None:
+        self._clock = clock
+        self._turn_s = turn_s
+        self._end_s = clock.monotonic_s() + turn_s
+
+    @property
+    def is_due(self) -> bool:
+        """Time for others."""
+        return self._clock.monotonic_s() >= self._end_s
+
+    async def turn(self) -> None:
+        """Let mail go on."""
+        await asyncio.sleep(0)
+        self._end_s = self._clock.monotonic_s() + self._turn_s
+
+
 class Walk:
-    """Reads items of the queue's own log."""
+    """Looks at items of the queue's own log."""
 
     def __init__(self, engine: "Dispatcher", is_kept_back: Callable[[int], bool]) -> None:
         self._engine = engine
         self._is_kept_back = is_kept_back
 
-    async def items(self, seqs: Sequence[int] | None = None) -> AsyncIterator[list[Loaded]]:
+    def pace(self) -> Pace:
+        """For whoever works on the items; it begins now."""
+        return Pace(self._engine.clock, TURN_S)
+
+    async def items(self, pace: Pace, seqs: Sequence[int] | None = None) -> AsyncIterator[list[Loaded]]:
         """Slices of what lives, by default all of it; what comes meanwhile is not among it, what ends may be.
 
-        The next slice is read while the caller works on one; the loop turns between two of them. Raises StoppingError.
+        The next slice is read while the caller works on one, who turns the loop whenever `pace` is due. Raises
+        StoppingError.
         """
         wanted = self._engine.store.seqs() if seqs is None else seqs
         at, size = 0, ITEMS_AT_ONCE // 8
         reading = self._read(wanted[:size])
         while at < len(wanted):
             slice_of = await reading
-            if self._engine.is_stopping:
-                raise StoppingError
+            self._go_on()
             at += size
             parts = sum(len(item.parts) for item in slice_of)
             grows = parts <= PARTS_AT_ONCE
             size = min(ITEMS_AT_ONCE, size * 2) if grows else max(1, size * PARTS_AT_ONCE // parts)
             reading = self._read(wanted[at : at + size])
             yield [item for item in slice_of if not self._is_kept_back(item.seq)]
-            await asyncio.sleep(0)
+            if pace.is_due:
+                await pace.turn()
+
+    async def seqs(self, pace: Pace, seqs: Sequence[int]) -> AsyncIterator[list[int]]:
+        """The same without reading anything: who only wants to know when they are due asks the store."""
+        for at in range(0, len(seqs), SEQS_AT_ONCE):
+            self._go_on()
+            yield [seq for seq in seqs[at : at + SEQS_AT_ONCE] if not self._is_kept_back(seq)]
+            if pace.is_due:
+                await pace.turn()
+
+    def _go_on(self) -> None:
+        if self._engine.is_stopping:
+            raise StoppingError
 
     def _read(self, seqs: Sequence[int]) -> asyncio.Future[list[Loaded]]:
         loop = self._engine.loop

@@ -4,8 +4,9 @@ Content goes once to every owner. Only when all have written their share down is
 the others forget theirs and the client gets a 4xx. While the worker that owns a destination is being restarted its
 clients wait a few seconds.
 
-One case stays uncertain, as on any way of mail: an owner that alone has a message delivers it at once; where it dies
-before its `Taken` is read, and is not back in time, the client is told to come again.
+Two cases stay uncertain, as on any way of mail. An owner that alone has a message delivers it at once; where it dies
+before its `Taken` is read, and is not back in time, the client is told to come again. So it is where an owner dies with
+its share of a message, and this worker dies too before it could say that the share was given up.
 """
 
 from collections import deque

@@ -4,7 +4,6 @@ How it gets there in one piece is told in `mta.handoff.lanes`: written down ther
 then let go there. Whoever finds something arriving after a crash asks this worker whose it is.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -174,8 +173,7 @@ class Mover:
         A log with something that cannot be read is never empty: it stays for somebody to look at.
         """
         self.stores[log] = store
-        todo = deque(seqs)
-        on_its_way = 0
+        at = on_its_way = 0
 
         def one_done() -> None:
             nonlocal on_its_way
@@ -190,12 +188,13 @@ class Mover:
             more()
 
         def more() -> None:
-            nonlocal on_its_way
-            if todo and on_its_way < DRAINED_AT_ONCE:
-                batch = [todo.popleft() for _ in range(min(len(todo), DRAINED_AT_ONCE))]
+            nonlocal at, on_its_way
+            if at < len(seqs) and on_its_way < DRAINED_AT_ONCE:
+                batch = seqs[at : at + DRAINED_AT_ONCE]
+                at += len(batch)
                 on_its_way += 1
                 store.load_soon(batch, loaded_some)
-            elif not todo and not on_its_way and not store.items:
+            elif at >= len(seqs) and not on_its_way and not store.items:
                 on_empty()
 
         more()

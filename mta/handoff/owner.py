@@ -53,7 +53,7 @@ class Owner:
         self._forgetting: dict[int, int] = {}
         """Worker -> how many messages that its `Hello` abandoned are not durably forgotten yet."""
         self.recovered: dict[str, int] = {}
-        """Message id -> seq of what was found at start, until every door has said what it knows of them."""
+        """Message id -> seq of what was found at start and is recent, until every door has said what it knows of it."""
         self.forgotten: set[int] = set()
         """Recovered items that a door gave up: they must not be delivered nor told."""
 
@@ -78,7 +78,7 @@ class Owner:
             return
         for untold in found.untold:
             self.recovered[envelopes.decode(untold.meta).id] = untold.seq
-        self.recovered.update((item_id, seq) for seq, item_id, _ in found.waiting)
+        self.recovered.update((item_id, seq) for seq, item_id in found.recent)
 
     def append(
         self,
@@ -110,6 +110,30 @@ class Owner:
             failed,
             due_s=envelope.send_at_s,
         )
+        self._untold[seq] = None
+
+    def bring(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        due_s: float,
+        on_durable: Callable[[int], None],
+        on_failed: Callable[[OSError], None],
+    ) -> None:
+        """Write down what was exported elsewhere, whoever owns it, due then; `on_durable(seq)` takes it up."""
+
+        def durable(seq: int) -> None:
+            self._tell_received(envelope)
+            self._untold.pop(seq, None)
+            on_durable(seq)
+
+        def failed(error: OSError) -> None:
+            self._untold.pop(seq, None)
+            on_failed(error)
+
+        envelope.told_recipients = []
+        meta = envelopes.encode(envelope)
+        seq = self._store.append(envelope.id, meta, len(envelope.recipients), content, durable, failed, due_s=due_s)
         self._untold[seq] = None
 
     def hold(

@@ -87,8 +87,51 @@ def matches(selection: Selection, facts: Facts) -> bool:
         and _like(selection.campaign, facts.campaign)
         and _like(selection.sender, facts.sender or NULL_SENDER)
         and _like(selection.recipient, facts.recipient)
-        and facts.age_s >= selection.older_than_s
+        and (not selection.older_than_s or facts.age_s >= selection.older_than_s)
     )
+
+
+class Criteria:
+    """A selection taken apart, for who asks it of millions: what rules a message out is asked before where its
+    recipients stand is looked for. What all three say together is what `matches` says."""
+
+    __slots__ = ("_id", "_of_message", "_of_place", "_of_recipient", "_older_than_s", "is_everything", "needs_source")
+
+    def __init__(self, selection: Selection) -> None:
+        self._id = selection.id
+        self._older_than_s = selection.older_than_s
+        self._of_message = _patterns(selection.tenant, selection.campaign, selection.sender)
+        self._of_recipient = _patterns(selection.domain, selection.recipient)
+        self._of_place = _patterns(selection.site, selection.policy, selection.source)
+        self.is_everything = selection == Selection(all=True)
+        self.needs_source = bool(selection.source)
+        """It must be known which source the last attempt left from."""
+        assert not selection.is_empty, "it means nothing"
+
+    def may_be(self, message_id: str) -> bool:
+        """Whether a message of this id is meant, as far as its id says: the first question, and the cheapest."""
+        return not self._id or self._id == message_id
+
+    def has_message(self, tenant: str, campaign: str, sender: str, age_s: float) -> bool:
+        """Whether recipients of a message with this envelope may be meant."""
+        if self._older_than_s and age_s < self._older_than_s:  # a clock that was set back makes ages negative
+            return False
+        names = (tenant, campaign, sender or NULL_SENDER)
+        return all(matcher(names[at]) is not None for at, matcher in self._of_message)
+
+    def has_recipient(self, domain: str, address: str) -> bool:
+        """Whether a recipient of such a message may be meant."""
+        names = (domain, address)
+        return all(matcher(names[at]) is not None for at, matcher in self._of_recipient)
+
+    def has_place(self, site: str, policy: str, source: str) -> bool:
+        """Whether such a recipient that goes there is meant."""
+        names = (site, policy, source)
+        return all(matcher(names[at]) is not None for at, matcher in self._of_place)
+
+
+def _patterns(*patterns: str) -> list[tuple[int, Callable[[str], re.Match[str] | None]]]:
+    return [(at, _matcher(pattern)) for at, pattern in enumerate(patterns) if pattern]
 
 
 def _like(pattern: str, name: str) -> bool:

@@ -74,6 +74,9 @@ class Fate(msgspec.Struct, frozen=True, array_like=True):
     """The reply is the words of `way.host`; False where it is ours for what happened."""
     is_repeated: bool = False
     """Written down again with another due time, by an admin's hand: the event log has it already."""
+    after_crash: bool = False
+    """The server died before, and the recipient was due then: an earlier attempt that nobody recorded may have been
+    under way, so the other side may have the message twice."""
 
 
 class _Received(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
@@ -129,6 +132,7 @@ class _Fate(msgspec.Struct, frozen=True, omit_defaults=True):
     uncertain: bool = False
     category: str = ""
     dsn: str = ""
+    after_crash: bool = False
 
 
 class _Rejected(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
@@ -187,6 +191,22 @@ def encode_note(fate: Fate) -> bytes:
 def decode_note(note: bytes) -> Fate:
     """The opposite of `encode_note`; raises msgspec.DecodeError where the bytes are not one fate."""
     return _note_decoder.decode(note)
+
+
+class _Glance(msgspec.Struct, frozen=True, array_like=True):
+    event: str
+    time_s: float
+
+
+_decode_glance = msgspec.msgpack.Decoder(_Glance).decode
+
+
+def glance_note(note: bytes) -> float:
+    """When the fate of a note was (Unix seconds), without decoding the rest; 0.0 where the bytes are no fate."""
+    try:
+        return _decode_glance(note).time_s
+    except msgspec.DecodeError:
+        return 0.0
 
 
 def encode_notes(fates: Sequence[tuple[Sequence[int], Fate]]) -> bytes:
@@ -293,6 +313,7 @@ class Events:
                 fate.uncertain,
                 fate.category,
                 fate.dsn,
+                fate.after_crash,
             )
         )
 

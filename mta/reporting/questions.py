@@ -22,6 +22,30 @@ OTHER_SITES = "*"
 
 Verb = Literal["retry", "hold", "release", "cancel"]
 
+ReasonKind = Literal[
+    "schedule",
+    "delayed",
+    "held",
+    "exported",
+    "suspended",
+    "sending",
+    "moving",
+    "lookup",
+    "down",
+    "claim",
+    "rate",
+    "connections",
+    "connection_rate",
+    "connecting",
+    "signature",
+    "content",
+    "turn",
+]
+"""What a recipient waits for: its next attempt | the time that its sender asked for | an admin | an export |
+the end of a suspension | the end of its transaction | its way to another worker | its mail hosts | a site that does not
+take mail | other workers' connections | a rate | connections | the rate of new connections | a connection that is being
+opened | its signature | its content | its turn."""
+
 
 # questions
 
@@ -52,12 +76,72 @@ class Show(msgspec.Struct, frozen=True, tag="show"):
 
 
 class Act(msgspec.Struct, frozen=True, tag="act"):
-    """Do something to what waits."""
+    """Do something to what waits, for some seconds; the answer says where to go on."""
 
     verb: Verb
     selection: Selection
     by: str = "admin"
     """Who asked, for the event log."""
+    after: int = 0
+    """Only items behind this one: `next` of the answer before."""
+    until: int = 0
+    """Only items up to this one: `until` of the answer before; 0: all that there are now."""
+    notify: bool = False
+    """Of `cancel`: tell the senders."""
+
+
+class ExportedItem(msgspec.Struct, frozen=True, array_like=True):
+    """What an export has of one item: enough to know it again."""
+
+    seq: int
+    id: str
+    parts: list[int]
+
+
+class Remove(msgspec.Struct, frozen=True, tag="remove"):
+    """Cancel silently what was exported and is held still."""
+
+    items: list[ExportedItem]
+    by: str = "admin"
+
+
+class Export(msgspec.Struct, frozen=True, tag="export"):
+    """Hold what matches and hand it out, one page after the other."""
+
+    selection: Selection
+    after: int = 0
+    """Only items behind this one: `next` of the answer before."""
+    budget_bytes: int = 1 << 20
+    """Of content and all: a page has no more, but for one large item."""
+
+
+class Piece(msgspec.Struct, frozen=True, tag="piece"):
+    """A piece of the content of a large item that an export named."""
+
+    seq: int
+    offset: int
+    length: int
+
+
+class Upload(msgspec.Struct, frozen=True, tag="upload"):
+    """A piece of the content of a large item that is to be imported; the one at 0 begins it anew."""
+
+    id: str
+    offset: int
+    data: bytes
+
+
+class Import(msgspec.Struct, frozen=True, tag="import"):
+    """Items for this queue: answered when all are on stable storage."""
+
+    items: list["MovedItem"]
+
+
+class Known(msgspec.Struct, frozen=True, tag="known"):
+    """Which of these recipients wait here, or were imported a while ago?"""
+
+    recipients: list[tuple[str, str]]
+    """Message id and address."""
 
 
 class Suspension(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,7 +166,43 @@ class Suspend(msgspec.Struct, frozen=True, tag="suspend"):
     """Who resumed what is gone; "": its time was over."""
 
 
-Question = Metrics | Summary | List | Show | Act | Suspend
+class MovedRecipient(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A recipient that is exported or imported."""
+
+    address: str
+    domain: str
+    due_s: float = 0.0
+    """When it may be tried: Unix seconds."""
+    held: bool = False
+    """An admin holds it; an export alone does not count."""
+    attempts: int = 0
+    """How often the other side answered about it."""
+    last: str = ""
+    """What was said the last time."""
+    part: int = 0
+    """Its number in the item that it was exported from."""
+    note: bytes = b""
+    """What the queue keeps of the last attempt (msgpack of `mta.reporting.events.Fate`)."""
+
+
+class MovedItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An item that is exported or imported, with the recipients that wait."""
+
+    id: str
+    sender: str
+    recipients: list[MovedRecipient]
+    received_s: float
+    envelope: bytes
+    """All of the envelope (msgpack of `mta.model.envelope.Envelope`), with these recipients."""
+    size: int
+    """Bytes of content."""
+    content: bytes = b""
+    """The first so many of them; an import takes the rest from what was uploaded under this id."""
+    seq: int = 0
+    worker: int = 0
+
+
+Question = Metrics | Summary | List | Show | Act | Suspend | Remove | Export | Piece | Upload | Import | Known
 
 
 # answers
@@ -121,6 +241,8 @@ class WorkerCounts(msgspec.Struct):
     expired: int = 0
     cancelled: int = 0
     uncertain: int = 0
+    after_crash: int = 0
+    """Recipients that were due at a start after a crash, at their next attempt."""
     dsn: int = 0
     """Delivery status notifications sent to senders."""
     signatures: int = 0
@@ -143,10 +265,15 @@ class WorkerCounts(msgspec.Struct):
     sessions: int = 0
     """Clients connected."""
     connections: int = 0
+    queue_bytes: int = 0
+    """Of the files of its log."""
+    queue_copied_bytes: int = 0
+    """Copied out of files most of which was done, so that they could be removed."""
     segments_removed: int = 0
     commits: int = 0
     syncs: int = 0
     queue_failures: int = 0
+    quarantined: int = 0
     events_pending_bytes: int = 0
     errors: int = 0
     """Errors of ours that stopped a message or a look-up."""
@@ -178,6 +305,26 @@ class SiteRow(msgspec.Struct):
     """Of the latest deferral that was seen."""
 
 
+class Reason(msgspec.Struct, omit_defaults=True):
+    """What a recipient waits for, as well as it can be known."""
+
+    kind: ReasonKind
+    limit: str = ""
+    """The value that keeps it: "limits.rate", "retry.schedule"."""
+    value: str = ""
+    """As one writes it: "20/s"."""
+    origin: str = ""
+    """Where it is written: "policies/google.toml:12"; "built in"."""
+    owners: int = 1
+    """Workers that share the limit."""
+    before: int = 0
+    """Jobs that have their turn before it, about."""
+    next_s: float = 0.0
+    """When it is tried next, at the earliest: Unix seconds, 0: that cannot be known."""
+    per_s: float = 0.0
+    """How many go a second at most, where a rate says so."""
+
+
 class RecipientRow(msgspec.Struct):
     """One recipient that waits."""
 
@@ -205,6 +352,10 @@ class RecipientRow(msgspec.Struct):
     last_host: str = ""
     last_s: float = 0.0
     worker: int = 0
+    reason: Reason | None = None
+    """Of a message that is shown; lists have none."""
+    expires_from: str = ""
+    """What `expires_s` comes from, where the message is shown: file and line, or the sender's own wish."""
 
 
 class Summarized(msgspec.Struct):
@@ -238,6 +389,45 @@ class Acted(msgspec.Struct):
     messages: int
     sending: int = 0
     """Recipients that match and were left alone, because a transaction with them is under way."""
+    left: dict[str, int] = {}
+    """Why -> how many recipients match and were left alone, those being sent among them."""
+    next: int = 0
+    """Go on `after` this item; 0: all was looked at."""
+    until: int = 0
+    looked_at: int = 0
+    """Items, since the beginning."""
+    of: int = 0
+
+
+class Exported(msgspec.Struct):
+    """Answer to `Export`."""
+
+    items: list[MovedItem]
+    next: int = 0
+    """Go on `after` this item; 0: all was looked at."""
+    left: dict[str, int] = {}
+    looked_at: int = 0
+    of: int = 0
+
+
+class PieceOf(msgspec.Struct):
+    """Answer to `Piece`."""
+
+    data: bytes
+
+
+class Imported(msgspec.Struct):
+    """Answer to `Import` and `Upload`."""
+
+    messages: int
+    recipients: int
+
+
+class KnownAre(msgspec.Struct):
+    """Answer to `Known`."""
+
+    numbers: list[int]
+    """Of the question's recipients, counted from 0."""
 
 
 class Failed(msgspec.Struct):
@@ -246,4 +436,4 @@ class Failed(msgspec.Struct):
     error: str
 
 
-Answer = WorkerCounts | Summarized | Listed | Shown | Acted | Failed | None
+Answer = WorkerCounts | Summarized | Listed | Shown | Acted | Exported | PieceOf | Imported | KnownAre | Failed | None

@@ -5,7 +5,7 @@ import msgspec
 from mta.model import envelope as envelopes
 from mta.reporting.dsn import notice_envelope
 from mta.reporting.events import Events, fates_of
-from mta_queue.recovery import Untold
+from mta_queue.recovered import Untold
 
 
 def tell_again(events: Events, untold: Untold, hostname: str) -> bool:

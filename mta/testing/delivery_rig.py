@@ -396,6 +396,7 @@ class DeliveryRig:
     def is_clean(self) -> None:
         """No job, no content, nobody who waits at a gate."""
         assert self.dispatcher.jobs == 0
+        assert self.dispatcher.spills.count == 0
         assert self.dispatcher.memory.resident_bytes == 0
         assert len(self.dispatcher.registry) == 0
         for site in self.dispatcher.domains.sites.values():

@@ -132,9 +132,7 @@ class Worker:
 
     def _drain(self, log: int, store: Store, found: Recovered) -> None:
         def settled() -> None:
-            arrived = [seq for seq, _, _ in found.arriving if store.is_living(seq)]
-            seqs = [seq for seq, _, _ in found.waiting]
-            self.mover.drain(log, store, [*seqs, *arrived], lambda: self.emptied.append(log))
+            self.mover.drain(log, store, store.seqs(), lambda: self.emptied.append(log))
 
         self.mover.settle(log, found.arriving, settled)
 
@@ -150,7 +148,7 @@ class Worker:
             if untold.seq in self.owner.forgotten:
                 continue
             tell_again(self.events, untold, HOSTNAME)
-        for seq, _, _ in self.recovered.waiting:
+        for seq, _ in self.recovered.waiting:
             if seq not in self.owner.forgotten:
                 self._load(seq)
 
@@ -235,6 +233,9 @@ class Worker:
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
         self.loop.call_later(due_s - self.machine.now_s, lambda: self._load(seq, parts))
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
 
     def split(self, job: Job, parts: Sequence[int]) -> Job:
         return job.part(parts)

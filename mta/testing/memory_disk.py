@@ -1,8 +1,8 @@
 """MemoryDisk: a disk that loses power when a test wants it to.
 
-It keeps apart what the running system sees and what is on stable storage. `lose_power` decides by a seeded Random for
-every sector that was not synced whether it is there, and for every directory entry that was not synced whether it
-happened; `kill` only ends the process: everything written stays, locks are freed.
+It keeps apart what the running system sees and what is on stable storage. `lose_power` asks a `Loss` for every write
+that was not synced what of it is there, and for every change of a directory that was not synced whether it happened;
+`kill` only ends the process: everything written stays, locks are freed.
 """
 
 import errno
@@ -20,6 +20,36 @@ class PowerLost(BaseException):
     """Raised by a test's `on_call` to end everything at this call."""
 
 
+class Loss:
+    """What a power loss leaves of what was not synced: by chance, each name and each write or each of its sectors."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+
+    def keeps_name(self) -> bool:
+        """Whether this change of a directory happened."""
+        return self.random.random() < 0.5
+
+    def write(self, stable: bytearray, offset: int, data: bytes) -> None:
+        """All of a write, nothing, or each of its sectors by chance; the length may have grown without the data."""
+        fate = self.random.choice(("all", "nothing", "length", "sectors", "sectors"))
+        if fate == "all":
+            put(stable, offset, data)
+        elif fate == "length":
+            put(stable, offset + len(data), b"")
+        elif fate == "sectors":
+            self.write_sectors(stable, offset, data)
+
+    def write_sectors(self, stable: bytearray, offset: int, data: bytes) -> None:
+        """Each sector that the write touches by chance."""
+        start = 0
+        while start < len(data):
+            end = min(len(data), start + SECTOR_BYTES - (offset + start) % SECTOR_BYTES)
+            if self.random.random() < 0.5:
+                put(stable, offset + start, data[start:end])
+            start = end
+
+
 class _Node:
     """A file's contents, whatever it is called."""
 
@@ -31,8 +61,14 @@ class _Node:
         """Writes that a failed sync gave up: seen while the system runs, synced never."""
 
     def write(self, offset: int, data: bytes) -> None:
-        _put(self.seen, offset, data)
+        put(self.seen, offset, data)
         self.unsynced.append((offset, data))
+
+    def copy(self) -> "_Node":
+        other = _Node()
+        other.seen, other.stable = self.seen[:], self.stable[:]
+        other.unsynced, other.adrift = self.unsynced[:], self.adrift[:]
+        return other
 
 
 class MemoryFile:
@@ -72,35 +108,46 @@ class MemoryDisk:
         self.locks.clear()
         self.on_call = lambda operation, path: None
 
-    def lose_power(self) -> None:
-        """The system starts again from what is on stable storage, and of the rest from what chance left."""
+    def lose_power(self, loss: Loss | None = None) -> None:
+        """The system starts again from what is on stable storage, and of the rest from what `loss` left."""
+        loss = loss or Loss(self.random)
         self.kill()
         for operation, path, target, node in self._unsynced:
-            if self.random.random() < 0.5:
+            if loss.keeps_name():
                 _apply(self._stable, operation, path, target, node)
         self._unsynced.clear()
-        for node in set(self._stable.values()):
+        for node in dict.fromkeys(self._stable.values()):  # in an order that a seed repeats
             for offset, data in [*node.adrift, *node.unsynced]:
-                self._write_some(node.stable, offset, data)
+                loss.write(node.stable, offset, data)
             node.adrift.clear()
             node.unsynced.clear()
             node.seen = bytearray(node.stable)
         self._seen = dict(self._stable)
 
-    def _write_some(self, stable: bytearray, offset: int, data: bytes) -> None:
-        """All of a write, nothing, or each of its sectors by chance; the length may have grown without the data."""
-        fate = self.random.choice(("all", "nothing", "length", "sectors", "sectors"))
-        if fate == "all":
-            _put(stable, offset, data)
-        elif fate == "length":
-            _put(stable, offset + len(data), b"")
-        elif fate == "sectors":
-            start = 0
-            while start < len(data):
-                end = min(len(data), start + SECTOR_BYTES - (offset + start) % SECTOR_BYTES)
-                if self.random.random() < 0.5:
-                    _put(stable, offset + start, data[start:end])
-                start = end
+    def fork(self) -> "MemoryDisk":
+        """Another disk as this one is now, whose process is gone."""
+        other = MemoryDisk()
+        other.random.setstate(self.random.getstate())
+        other._directories = set(self._directories)
+        named = [*self._seen.values(), *self._stable.values(), *(change[3] for change in self._unsynced)]
+        nodes = {node: node.copy() for node in dict.fromkeys(named) if node is not None}
+        other._seen = {path: nodes[node] for path, node in self._seen.items()}
+        other._stable = {path: nodes[node] for path, node in self._stable.items()}
+        other._unsynced = [
+            (operation, path, target, nodes[node] if node is not None else None)
+            for operation, path, target, node in self._unsynced
+        ]
+        return other
+
+    def fingerprint(self) -> int:
+        """Two disks of which all is the same, seen and stable, have the same one."""
+        stable = {node: at for at, node in enumerate(self._stable.values())}
+        parts: list[object] = []
+        for path, node in sorted(self._seen.items()):
+            parts += (path.name, bytes(node.seen), stable.get(node, -1))
+        for path, node in sorted(self._stable.items()):
+            parts += (path.name, bytes(node.stable), len(node.unsynced), len(node.adrift))
+        return hash((*parts, len(self._unsynced)))
 
     @property
     def has_adrift(self) -> bool:
@@ -171,7 +218,7 @@ class MemoryDisk:
             node.unsynced.clear()
             raise
         for offset, data in node.unsynced:
-            _put(node.stable, offset, data)
+            put(node.stable, offset, data)
         node.unsynced.clear()
 
     def sync_directory(self, path: Path) -> None:
@@ -236,7 +283,8 @@ def _apply(entries: dict[Path, _Node], operation: str, path: Path, target: Path,
         entries[target] = entries.pop(path)
 
 
-def _put(image: bytearray, offset: int, data: bytes) -> None:
+def put(image: bytearray, offset: int, data: bytes) -> None:
+    """Writes into a file's bytes, which grow with zeros where they are too short."""
     if len(image) < offset + len(data):
         image.extend(bytes(offset + len(data) - len(image)))
     image[offset : offset + len(data)] = data

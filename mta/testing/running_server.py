@@ -13,7 +13,7 @@ import re
 import signal
 import smtplib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +51,7 @@ class RunningServer:
         queue: str = "",
         delivery: str = "",
         more: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.smtp_port = free_port()
@@ -63,6 +64,8 @@ class RunningServer:
         self._queue = queue
         self._delivery = delivery
         self._more = more
+        self.env = dict(env or {})
+        """Beside this process's own variables, at the next start."""
         self._process: asyncio.subprocess.Process | None = None
         (folder / "policies").mkdir(exist_ok=True)
         for name, text in (policies or {}).items():
@@ -141,9 +144,17 @@ address = "127.0.0.1:{self.smtp_port}"
         before = len(self.log)
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mta.cli", "serve", "--config", str(self.config), stdout=log, stderr=log
+                *(sys.executable, "-m", "mta.cli", "serve", "--config", str(self.config)),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
             )
         await self.until(lambda: "running, queue in" in self.log[before:], "it let clients in", READY_S)
+
+    async def ended(self) -> int:
+        """Wait until the supervisor is gone; -> its exit status, negative for a signal."""
+        assert self._process is not None, "not started"
+        return await self._process.wait()
 
     async def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Wait for something outside this process; raises TimeoutError or ServerEndedError with the server's words."""
@@ -164,19 +175,27 @@ address = "127.0.0.1:{self.smtp_port}"
 
     def worker_pids(self) -> dict[int, int]:
         """Worker number -> process id, of those that run now; none where the supervisor is gone."""
+        return {
+            int(command[command.index(b"--worker") + 1]): pid
+            for pid, command in self._children()
+            if b"--worker" in command
+        }
+
+    def _children(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Process id and command line of all that the supervisor started and that runs."""
         try:
             children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except OSError:
-            return {}
-        pids = {}
+            return
         for child in children:
             try:
-                command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                yield int(child), Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"--worker" in command:
-                pids[int(command[command.index(b"--worker") + 1])] = int(child)
-        return pids
+
+    def helper_pids(self) -> list[int]:
+        """Process ids of the signing helpers that run now."""
+        return [pid for pid, command in self._children() if b"mta.signing.helper" in command]
 
     def worker_of(self, client_port: int) -> int:
         """Which worker holds the connection from this port of ours; raises ServerEndedError where none does."""

@@ -30,7 +30,19 @@ class DiskFile(Protocol):
     def close(self) -> None: ...
 
 
-class Disk(Protocol):
+class Source(Protocol):
+    """Something that files can be read from."""
+
+    def read(self, file: DiskFile, offset: int, length_bytes: int) -> bytes:
+        """Up to that many bytes; fewer only at the end of the file."""
+        ...
+
+    def size_bytes(self, file: DiskFile) -> int:
+        """The file's length."""
+        ...
+
+
+class Disk(Source, Protocol):
     """What the queue asks of an operating system."""
 
     def make_directory(self, path: Path) -> None:
@@ -61,16 +73,8 @@ class Disk(Protocol):
         """Returns when the directory's entries are on stable storage."""
         ...
 
-    def read(self, file: DiskFile, offset: int, length_bytes: int) -> bytes:
-        """Up to that many bytes; fewer only at the end of the file."""
-        ...
-
     def read_cached(self, file: DiskFile, offset: int, length_bytes: int) -> bytes | None:
         """The bytes where the operating system has all of them in memory; None where it would have to wait."""
-        ...
-
-    def size_bytes(self, file: DiskFile) -> int:
-        """The file's length."""
         ...
 
     def unlink(self, path: Path) -> None:

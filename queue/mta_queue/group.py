@@ -5,7 +5,8 @@ Filled by the loop, committed by the thread, and read by the loop again: never b
 
 from collections.abc import Callable
 
-from mta_queue.catalog import Entry
+from mta_queue.entry import Entry
+from mta_queue.fates import Fates
 from mta_queue.segment import SegmentWriter
 
 Append = tuple[int, Entry, bytes, bytes, Callable[[int], None], Callable[[OSError], None]]
@@ -21,12 +22,17 @@ class Group:
         "error",
         "fates",
         "first_number",
+        "is_doubted",
+        "kept_bytes",
         "landed",
         "last_number",
         "length_bytes",
         "offset",
         "opened",
         "refs",
+        "reserved",
+        "reserves",
+        "settled",
         "sync",
         "tell_number",
         "told",
@@ -37,7 +43,7 @@ class Group:
         self.appends = appends
         self.length_bytes = length_bytes
         """Of the appends, with their contents."""
-        self.fates = b""
+        self.fates = Fates()
         self.refs: set[int] = set()
         self.waiters: list[Callable[[], None]] = []
         self.sync = False
@@ -50,4 +56,14 @@ class Group:
         """Where its first append is."""
         self.carried = False
         """Fates of earlier groups or segments went with it."""
+        self.settled: list[Fates] = []
+        """Fates, of earlier groups too, that are where they are for good now (durability "os": written)."""
+        self.is_doubted = False
+        """The segment being written may have lost its name: it is abandoned first."""
+        self.reserves = False
+        """Its segment ends with it, and the number behind it is left to somebody else."""
+        self.reserved = 0
+        """That number; 0 where the disk refused."""
+        self.kept_bytes = 0
+        """Fates that wait in memory after it, because the disk did not take them."""
         self.error: OSError | None = None

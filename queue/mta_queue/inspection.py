@@ -1,16 +1,24 @@
 """Inspection: what the files of a log hold, read without a lock and without changing a byte.
 
 Beside a running server it sees the log as it was a moment ago: a record that is being written looks like a torn end,
-which is no mistake, and a segment that has just been deleted is passed over.
+which is no mistake, a segment that has just been deleted is passed over, and what lay in one that was deleted while the
+others were read is not counted: it ended or was copied meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mta_queue import recovery, segment
+from mta_queue import quarantine, segment
 from mta_queue.disk import Disk
-from mta_queue.record import Damage, FileHeader, Found
+from mta_queue.opening import index_state, judged
+from mta_queue.quarantine import Held
+from mta_queue.rebuilding import Rebuilding
+from mta_queue.record import Damage, FileHeader, Found, Record
+from mta_queue.recovery import INDEXES
+from mta_queue.salvage import Salvage
+
+PROGRESS_BYTES = 4 << 20  # read between two calls of `on_progress`
 
 
 class Report(NamedTuple):
@@ -27,8 +35,11 @@ class Report(NamedTuple):
     arriving: int
     untold: int
     """Records that the event log may lack."""
-    aside: int
+    quarantine: list[Held]
     """Files that were set aside earlier and are not read."""
+    missing: list[str]
+    """What is to be said of items that are spoken of and lie in no file. No problem: after a power loss, or beside a
+    running server, it may mean nothing."""
     problems: list[str]
     """A line each; empty where all is well."""
 
@@ -58,47 +69,96 @@ def logs_in(disk: Disk, directory: Path) -> list[Path]:
     return found
 
 
-def verify(disk: Disk, directory: Path) -> Report:
-    """Reads all of a log, every content too, and says what is in it and what is wrong. Raises OSError."""
-    names = disk.names(directory)
-    rebuilding = recovery.Rebuilding()
+class _Watched:
+    """A segment's reader that tells how far it has come."""
+
+    def __init__(self, reader: segment.SegmentReader, on_progress: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._on_progress = on_progress
+        self.header, self.marker, self.is_sealed = reader.header, reader.marker, reader.is_sealed
+
+    def records(self, *, verify_content: bool) -> Iterator[Found | Damage]:
+        next_at = PROGRESS_BYTES
+        for met in self._reader.records(verify_content=verify_content):
+            if met.offset >= next_at:
+                self._on_progress(met.offset)
+                next_at = met.offset + PROGRESS_BYTES
+            yield met
+
+    def record_at(self, offset: int) -> Record | None:
+        return self._reader.record_at(offset)
+
+
+def verify(disk: Disk, directory: Path, on_progress: Callable[[int], None] = lambda done_bytes: None) -> Report:
+    """Reads all of a log, every content too, and says what is in it and what is wrong. `on_progress` hears now and then
+    how many bytes have been read. Raises OSError."""
+    rebuilding = Rebuilding()
     segments = file_bytes = records = 0
     problems: list[str] = []
-    for number in segment.numbers(names):
+    for number in segment.numbers(disk.names(directory)):
         name = segment.file_name(number)
         try:
-            reader = segment.SegmentReader(disk, disk.open(directory / name))
+            reader = segment.SegmentReader(Salvage(disk), disk.open(directory / name))
+            row = judged(disk, directory, number, reader)
+            state = index_state(reader, reader.index())
         except FileNotFoundError:
             continue
         except OSError as error:
             problems.append(f"{name}: {error.strerror}")
             continue
         segments += 1
-        file_bytes += reader.size_bytes
-        decision = recovery.FILE_DECISIONS[recovery.beginning(reader.header, reader.marker, is_blank=reader.is_blank)]
-        if decision.report:
-            problems.append(f"{name}: {decision.label}")
-        if decision.read and reader.marker is not None:
-            before = len(rebuilding.set_aside)
+        if row.report:
+            problems.append(f"{name}: {row.label}")
+        if row.action == "read":
+            listed = INDEXES.decide(reader.is_sealed, state)
+            if listed.report:
+                problems.append(f"{name}: {listed.label}")
+            before, read_bytes = len(rebuilding.set_aside), file_bytes
+            watched = _Watched(reader, lambda offset, before=read_bytes: on_progress(before + offset))
             try:
-                records += rebuilding.take(number, name, reader, verify_content=True)
+                records += rebuilding.take(number, name, watched, verify_content=True)
             except OSError as error:
                 rebuilding.end()
                 problems.append(f"{name}: {error.strerror}")
             problems += rebuilding.set_aside[before:]
+        file_bytes += reader.size_bytes
+        on_progress(file_bytes)
+    _leave_out(rebuilding, set(segment.numbers(disk.names(directory))))
     catalog = rebuilding.catalog
     return Report(
         directory,
         segments,
         file_bytes,
         records,
-        len(catalog.items),
+        len(catalog),
         catalog.parts_living,
-        sum(entry.origin is not None for entry in catalog.items.values()),
+        sum(entry.origin is not None for _, entry in catalog.entries()),
         rebuilding.untold_count(),
-        sum(name.endswith(segment.ASIDE_SUFFIX) for name in names),
+        quarantine.held(disk, directory),
+        rebuilding.gaps(),
         problems,
     )
+
+
+def size_bytes(disk: Disk, directory: Path) -> int:
+    """How much `verify` has to read now. Raises OSError."""
+    total = 0
+    for number in segment.numbers(disk.names(directory)):
+        try:
+            total += disk.size_bytes(disk.open(directory / segment.file_name(number)))
+        except OSError:
+            continue  # deleted meanwhile, or `verify` will say what is wrong
+    return total
+
+
+def _leave_out(rebuilding: Rebuilding, there: set[int]) -> None:
+    """What lies in segments that were deleted while the log was read does not wait any more."""
+    catalog = rebuilding.catalog
+    gone = {number for number, one in catalog.segments.items() if one.living and number not in there}
+    for seq in catalog.seqs() if gone else ():
+        entry = catalog.get(seq)
+        if entry is not None and entry.segment is not None and entry.segment.number in gone:
+            catalog.end(seq, entry)
 
 
 def records(disk: Disk, directory: Path) -> Iterator[Met]:
@@ -106,14 +166,14 @@ def records(disk: Disk, directory: Path) -> Iterator[Met]:
     for number in segment.numbers(disk.names(directory)):
         name = segment.file_name(number)
         try:
-            reader = segment.SegmentReader(disk, disk.open(directory / name))
+            reader = segment.SegmentReader(Salvage(disk), disk.open(directory / name))
+            row = judged(disk, directory, number, reader)
         except FileNotFoundError:
             continue
-        decision = recovery.FILE_DECISIONS[recovery.beginning(reader.header, reader.marker, is_blank=reader.is_blank)]
         if reader.header is not None:
             yield Met(name, reader.header)
         else:
-            yield Met(name, decision.label)
-        if decision.read:
+            yield Met(name, row.label)
+        if row.action == "read":
             for met in reader.records(verify_content=False):
                 yield Met(name, met)

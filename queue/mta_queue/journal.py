@@ -12,23 +12,26 @@ were not yet on stable storage and with a FORGOTTEN for each item of the failed 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Set
 from pathlib import Path
 
-from mta_queue import record
-from mta_queue.catalog import Catalog, Entry
+from mta_queue.catalog import Catalog
+from mta_queue.committer import Committer
 from mta_queue.disk import Disk
+from mta_queue.entry import Entry, Note
+from mta_queue.fates import Fates
 from mta_queue.group import Append, Group
-from mta_queue.record import FILE_HEADER_BYTES, FileHeader
 from mta_queue.segment import SegmentWriter
 from mta_queue.threads import Jobs
 
 GROUP_BYTES_MAX = 16 << 20  # one group's appends: bounds what the first waits for and how far a segment overshoots
-FATES_UNSYNCED_BYTES_MAX = 1 << 20  # fates kept in memory to be written again; beyond it a group of fates is synced
 CROWD = 4  # appends in the last group that say: more are about to come, wait for them
 GATHER_S = 0.004  # at most, from one group's beginning to the next one's in a crowd: fewer syncs, fewer threads woken
 FATES_WAIT_S = 0.005  # how long fates wait for appends that they can ride with; nobody waits for them
-RETRY_S = 1.0  # between attempts on a disk that failed twice; appends in between fail at once
+PLACED_AT_ONCE = 2_000  # notes that are let go of in one turn: a disk that comes back settles very many
+RETRY_S = 1.0  # between attempts on a disk that failed twice; appends fail at once until one succeeds
+FATES_WAITING_BYTES_MAX = 16 << 20  # fates in memory that the disk did not take: beyond it nothing more should be begun
 
 
 class Journal:
@@ -46,13 +49,11 @@ class Journal:
         segment_bytes_max: int,
         fates_wait_s: float = FATES_WAIT_S,
     ) -> None:
-        self._directory = directory
-        self._log = log
         self._disk = disk
         self._jobs = jobs
         self._catalog = catalog
         self._synced = synced
-        self._segment_bytes_max = segment_bytes_max
+        self._committer = Committer(directory, log, disk, synced=synced, segment_bytes_max=segment_bytes_max)
         self._fates_wait_s = fates_wait_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self.marker = 0
@@ -62,7 +63,11 @@ class Journal:
         self.tell_number = 0
         """The highest number of a fate that has to be told."""
         self.pending_bytes = 0
-        self.commits = self.syncs = self.failures = 0
+        self.written_bytes = 0
+        """All that appends and fates have written."""
+        self.commit_s = 0.0
+        """What the last group took."""
+        self.commits = self.failures = 0
         self.on_segment: Callable[[SegmentWriter], None] = lambda writer: None
         """A segment was begun: readers may use its file."""
         self.on_commit: Callable[[], None] = lambda: None
@@ -70,7 +75,7 @@ class Journal:
 
         self._appends: list[Append] = []
         self._append_bytes = 0
-        self._fates: list[bytes] = []
+        self._fates = Fates()
         self._refs: set[int] = set()
         self._waiters: list[Callable[[], None]] = []
         self._scheduled = False
@@ -80,31 +85,26 @@ class Journal:
         self._gathering: asyncio.TimerHandle | None = None
         self._in_flight: Group | None = None
         self._error: OSError | None = None
-        self._retry_s = 0.0
+        """What the disk said, as long as it is failing."""
+        self._kept_bytes = 0
+        self._is_doubted = False
+        self._reservation: Callable[[int], None] | None = None
         self._retry_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._closed = False
-        self._open_segments: list[int] = []
-
-        # The commit thread's own while a group is under way:
-        self._writer: SegmentWriter | None = None
-        self._segment = 0
-        self._carry: list[bytes] = []
-
-    # The loop's side.
+        self._open_segments: list[SegmentWriter] = []
+        self._settled: deque[tuple[Note, int, int]] = deque()
 
     def open(self, first_segment: int, next_number: int) -> None:
         """Begins the first segment; blocking, raises OSError."""
-        self.marker = self._disk.draw_marker()
+        committer = self._committer
+        self.marker = committer.marker = self._disk.draw_marker()
         self.next_number = next_number
         self.settled = next_number - 1
-        self._segment = first_segment - 1
+        committer.segment = first_segment - 1
         group = Group([], 0)
         group.first_number, group.told = next_number, self._catalog.told
-        writer = self._begin_segment(group)
-        writer.append((), 0)
-        if self._synced:
-            self._sync_new(writer)
+        writer = committer.begin(group)
         self._note_segments(group)
         self._catalog.anchor = writer.number
 
@@ -135,10 +135,22 @@ class Journal:
             self._gathering = None
             self._begin_soon()
 
-    def fate(self, data: bytes, segment: int | None, on_durable: Callable[[], None] | None = None) -> None:
-        """A record about an item of that segment; synced only where somebody waits for it."""
-        self._fates.append(data)
-        self.pending_bytes += len(data)
+    def fate(
+        self,
+        data: bytes,
+        segment: int | None,
+        on_durable: Callable[[], None] | None = None,
+        note: Note | None = None,
+    ) -> None:
+        """A record about an item of that segment; synced only where somebody waits for it. `note`: what it says, which
+        the catalog hears of when the record is there for good."""
+        if data:
+            fates, length = self._fates, len(data)
+            if note is not None:
+                fates.notes.append((note, fates.length_bytes))
+            fates.records.append(data)
+            fates.length_bytes += length
+            self.pending_bytes += length
         if segment is not None:
             self._refs.add(segment)
         if on_durable is not None:
@@ -147,30 +159,66 @@ class Journal:
             self._arrange()
 
     @property
+    def syncs(self) -> int:
+        return self._committer.syncs
+
+    @property
     def is_failing(self) -> bool:
-        """The disk refused the last group and what was to be saved of it."""
-        return self._retry_timer is not None
+        """The disk refused a group and a new segment, and has not taken one since."""
+        return self._error is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """It is failing, and more fates wait in memory than should ever be lost with a crash."""
+        return self._error is not None and self._kept_bytes + self.pending_bytes > FATES_WAITING_BYTES_MAX
+
+    @property
+    def open_segment(self) -> int:
+        """The number of the segment being written; 0 where there is none."""
+        return self._open_segments[-1].number if self._open_segments else 0
+
+    def doubt(self) -> None:
+        """The segment's name may be gone: the next group begins a new one."""
+        self._is_doubted = True
+
+    def draw_number(self) -> int:
+        """The number of a record that is written elsewhere."""
+        number = self.next_number
+        self.next_number = number + 1
+        return number
+
+    def reserve(self, then: Callable[[int], None]) -> None:
+        """Ends the segment being written and calls `then` with the number behind it, of a segment that somebody else
+        makes; what is appended from now on comes behind that. 0: the disk refused. One at a time."""
+        assert self._reservation is None, "one at a time"
+        self._reservation = then
+        if not self._scheduled and self._in_flight is None:
+            self._arrange()
+
+    def also_about(self, segment: int, others: Set[int]) -> None:
+        """Fates that are about one of the other segments are about this one too: those that are not written yet."""
+        for refs in (self._refs, self._in_flight.refs if self._in_flight is not None else set()):
+            if not refs.isdisjoint(others):
+                refs.add(segment)
 
     async def close(self) -> None:
         """Commits what waits, seals the segment and returns; what the disk refuses to take is lost like in a crash."""
         assert self._loop is not None
         self._cancel_retry()
-        self._retry_s = 0.0
         while self._in_flight is not None or self._has_work():
             if self._in_flight is None:
-                self._begin()
+                self._begin(is_trial=self.is_failing)
             if self._in_flight is not None:
                 self._idle = self._loop.create_future()
                 await self._idle
-            if self._retry_timer is not None:
+            if self.is_failing:
                 break
         self._cancel_retry()
         self._closed = True
         finished = self._loop.create_future()
 
         def seal() -> None:
-            if self._writer is not None:
-                self._seal(self._writer)
+            self._committer.end(self.next_number)
             loop.call_soon_threadsafe(finished.set_result, None)
 
         loop = self._loop
@@ -179,20 +227,21 @@ class Journal:
         self._jobs.stop()
 
     def _has_work(self) -> bool:
-        return bool(self._appends or self._fates or self._waiters or self._carry)
+        fates = self._fates.records or self._waiters or self._committer.carry
+        return bool(self._appends or fates or self._reservation)
 
     def _arrange(self) -> None:
         """Plans the next group: now, or in a moment where it can gather more."""
         if self._loop is None or self._closed:
             return
-        if self._appends or self._waiters or self._carry:
+        if self._appends or self._waiters or self._committer.carry or self._reservation:
             self._scheduled = True
             wait_s = self._begun_s + GATHER_S - self._loop.time() if self._crowd >= CROWD else 0.0
             if wait_s > 0 and len(self._appends) < self._crowd:
                 self._gathering = self._loop.call_later(wait_s, self._begin)
             else:
                 self._begin_soon()
-        elif self._fates and not self._fates_planned:
+        elif self._fates.records and not self._fates_planned:
             self._fates_planned = True
             if self._fates_wait_s > 0:
                 self._loop.call_later(self._fates_wait_s, self._begin_fates)
@@ -208,30 +257,35 @@ class Journal:
         if not self._scheduled:
             self._begin()
 
-    def _begin(self) -> None:
-        """Sends off what waits as one group."""
+    def _begin(self, *, is_trial: bool = False) -> None:
+        """Sends off what waits as one group. On a disk that failed only a trial does, and of fates alone."""
         self._scheduled = False
         self._gathering = None
-        if self._in_flight is not None or not self._has_work():
+        if self._error is not None:
+            self._refuse_appends(self._error)
+        if self._in_flight is not None or not (is_trial or (self._error is None and self._has_work())):
             return
         assert self._loop is not None
-        if self._retry_timer is not None:
-            if self._loop.time() < self._retry_s:
-                self._refuse_appends()
-                return
-            self._cancel_retry()
-        group = self._in_flight = self._take_appends()
-        group.fates = b"".join(self._fates)
-        self._fates.clear()
+        # A segment that ends with its group has no items of that group: they would be placed when it is closed.
+        group = self._in_flight = self._take_appends() if self._reservation is None else Group([], 0)
+        group.fates, self._fates = self._fates, Fates()
         group.refs, self._refs = self._refs, set()
         group.waiters, self._waiters = self._waiters, []
-        group.sync = bool(group.appends or group.waiters)
+        group.reserves = self._reservation is not None
+        group.sync = is_trial or bool(group.appends or group.waiters or group.reserves)
+        group.is_doubted, self._is_doubted = self._is_doubted, False
         group.last_number, group.tell_number = self.next_number - 1, self.tell_number
         group.first_number = group.appends[0][0] if group.appends else self.next_number
         group.told = self._catalog.told
         self._begun_s = self._loop.time()
         self._crowd = len(group.appends)
         self._jobs.submit(lambda: self._commit(group))
+
+    def _commit(self, group: Group) -> None:
+        """In the commit thread."""
+        self._committer.commit(group)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._committed, group)
 
     def _take_appends(self) -> Group:
         if self._append_bytes <= GROUP_BYTES_MAX:
@@ -250,10 +304,8 @@ class Journal:
         self._append_bytes -= length
         return group
 
-    def _refuse_appends(self) -> None:
-        """The disk failed a moment ago: no use in asking again so soon."""
-        error = self._error
-        assert error is not None
+    def _refuse_appends(self, error: OSError) -> None:
+        """The disk failed, and has not shown since that it works again."""
         appends, self._appends = self._appends, []
         self.pending_bytes -= self._append_bytes
         self._append_bytes = 0
@@ -265,25 +317,34 @@ class Journal:
 
     def _committed(self, group: Group) -> None:
         """A group's thread is done: the next one first, then those who waited for this one."""
+        assert self._loop is not None
         self._in_flight = None
+        self._kept_bytes = group.kept_bytes
+        self.commit_s = self._loop.time() - self._begun_s
         self.commits += 1
-        self.pending_bytes -= group.length_bytes + len(group.fates)
+        length = group.length_bytes + group.fates.length_bytes
+        self.pending_bytes -= length
+        self.written_bytes += length
         previous = self._note_segments(group)
         landed = group.landed
         if landed is not None:
+            self._error = None
             segment = self._catalog.segments[landed.number]
             segment.refs |= group.refs
-            if group.fates or group.carried:
+            segment.file_bytes = landed.size_bytes
+            if group.fates.records or group.carried:
                 segment.tell_number = max(segment.tell_number, group.tell_number)
             if group.carried:
                 segment.refs |= self._refs_of_abandoned(group, previous)
             if group.sync or not self._synced:
                 self.settled = group.last_number
                 self._catalog.anchor = landed.number
+        if group.settled:
+            self._settle(group.settled)
         if group.error is not None:
             self.failures += 1
-            self._error = group.error
             if landed is None:
+                self._error = group.error
                 # What waited for its fates waits on: they go with the next group that succeeds.
                 self._refs |= group.refs | self._refs_of_abandoned(group, previous)
                 self._waiters[:0] = group.waiters
@@ -291,16 +352,17 @@ class Journal:
                 self._plan_retry()
             for append in group.appends:
                 self._catalog.drop(append[0])
+            if group.appends:
+                first, last = group.appends[0][0], group.appends[-1][0]
+                for number in [*previous, *(writer.number for writer in group.opened)]:
+                    self._catalog.segments[number].widen(first, last)
             self._begin()
             for append in group.appends:
                 self._call(append[5], group.error)
         else:
             if landed is not None and group.appends:
                 segment = self._catalog.segments[landed.number]
-                place, offset = self._catalog.place, group.offset
-                for seq, entry, head, content, _, _ in group.appends:
-                    place(seq, entry, segment, offset)
-                    offset += len(head) + len(content)
+                self._catalog.place_all(group.appends, segment, group.offset)
             if self._crowd >= CROWD or not self._appends:
                 self._arrange()
             else:
@@ -310,6 +372,9 @@ class Journal:
                 call(append[4], append[0])
         for waiter in group.waiters:
             self._call(waiter)
+        if group.reserves and self._reservation is not None:
+            then, self._reservation = self._reservation, None
+            self._call(then, group.reserved)
         self.on_commit()
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -317,16 +382,33 @@ class Journal:
     def _note_segments(self, group: Group) -> list[int]:
         """Tells the catalog which segments were begun and ended; returns those that were open before."""
         previous = self._open_segments
+        active = self._committer.writer
         for writer in group.opened:
             self._catalog.begin_segment(writer.number, self.marker)
             self.on_segment(writer)
-        active = self._writer.number if self._writer is not None else 0
-        if group.opened or (previous and previous[-1] != active):
-            for number in [*previous, *(writer.number for writer in group.opened)]:
-                if number != active:
-                    self._catalog.close_segment(number)
-            self._open_segments = [active] if active else []
-        return previous
+        if group.opened or (previous and previous[-1] is not active):
+            for writer in [*previous, *group.opened]:
+                self._catalog.segments[writer.number].file_bytes = writer.size_bytes
+                if writer is not active:
+                    self._catalog.close_segment(writer.number)
+            self._open_segments = [active] if active is not None else []
+        return [writer.number for writer in previous]
+
+    def _settle(self, settled: list[Fates]) -> None:
+        """Notes need not be kept in memory any more."""
+        for fates in settled:
+            self._settled.extend([(note, fates.segment, fates.offset + at) for note, at in fates.notes])
+        self._place_notes()
+
+    def _place_notes(self) -> None:
+        settled = self._settled
+        for _ in range(min(PLACED_AT_ONCE, len(settled))):
+            note, segment, offset = settled.popleft()
+            note.segment, note.offset = segment, offset
+            self._catalog.note_placed(note)
+        if settled:
+            assert self._loop is not None
+            self._loop.call_soon(self._place_notes)
 
     def _refs_of_abandoned(self, group: Group, previous: list[int]) -> set[int]:
         """What fates that are carried into another segment may be about: more than they are, never less."""
@@ -337,12 +419,11 @@ class Journal:
 
     def _plan_retry(self) -> None:
         assert self._loop is not None
-        self._retry_s = self._loop.time() + RETRY_S
         self._retry_timer = self._loop.call_later(RETRY_S, self._retry)
 
     def _retry(self) -> None:
         self._retry_timer = None
-        self._begin()
+        self._begin(is_trial=True)
 
     def _cancel_retry(self) -> None:
         if self._retry_timer is not None:
@@ -356,97 +437,3 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - reported the way the loop reports a failed callback of its own
             assert self._loop is not None
             self._loop.call_exception_handler({"message": f"{callback!r} failed", "exception": error})
-
-    # The commit thread's side.
-
-    def _commit(self, group: Group) -> None:
-        try:
-            self._write(group)
-        except OSError as error:
-            group.error = error
-            self._rescue(group)
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._committed, group)
-
-    def _write(self, group: Group) -> None:
-        writer = self._writer
-        length = group.length_bytes + len(group.fates)
-        is_full = writer is not None and writer.size_bytes + length > self._segment_bytes_max
-        if writer is not None and is_full and length and writer.size_bytes > FILE_HEADER_BYTES:
-            self._seal(writer)
-            writer = None
-        is_new = writer is None
-        if writer is None:
-            writer = self._begin_segment(group)
-        carry = b"".join(self._carry)
-        buffers = [carry, group.fates] if carry else [group.fates] if group.fates else []
-        for append in group.appends:
-            buffers.append(append[2])
-            buffers.append(append[3])
-        length += len(carry)
-        if buffers or is_new:
-            group.offset = writer.append(buffers, length) + len(carry) + len(group.fates)
-        if self._synced:
-            too_much = writer.unsynced_bytes + len(group.fates) > FATES_UNSYNCED_BYTES_MAX
-            group.sync = group.sync or is_new or bool(carry) or too_much
-            if is_new:
-                self._sync_new(writer)
-            elif group.sync:
-                writer.sync()
-                self.syncs += 1
-            else:
-                writer.keep_unsynced(group.fates)
-        group.carried = bool(carry)
-        self._carry.clear()
-        group.landed = writer
-
-    def _rescue(self, group: Group) -> None:
-        """After a failure: what must not be lost goes to a new segment; where that fails too, it waits."""
-        may_be_there = self._writer is not None
-        self._abandon()
-        if group.fates:
-            self._carry.append(group.fates)
-        if may_be_there:
-            forgotten, marker = record.FORGOTTEN, self.marker
-            # Its own number would have to come from the loop; nobody is ever told of it, so the item's will do.
-            self._carry.extend([record.encode_fate(marker, a[0], forgotten, a[0]) for a in group.appends])
-        if not self._carry:
-            return
-        try:
-            writer = self._begin_segment(group)
-            carry = b"".join(self._carry)
-            writer.append((carry,), len(carry))
-            if self._synced:
-                self._sync_new(writer)
-        except OSError:
-            self._abandon()
-            return
-        self._carry.clear()
-        group.sync = group.carried = True
-        group.landed = writer
-
-    def _begin_segment(self, group: Group) -> SegmentWriter:
-        self._segment += 1
-        header = FileHeader(record.VERSION, self.marker, self._log, self._segment, group.first_number, group.told)
-        self._writer = writer = SegmentWriter(self._disk, self._directory, header)
-        group.opened.append(writer)
-        return writer
-
-    def _sync_new(self, writer: SegmentWriter) -> None:
-        """The data and the name: without the name in the directory there is no data after a power loss."""
-        writer.sync()
-        self._disk.sync_directory(self._directory)
-        self.syncs += 1
-
-    def _seal(self, writer: SegmentWriter) -> None:
-        try:
-            writer.seal(record.encode_seal(self.marker, self.next_number, writer.number), synced=self._synced)
-            self._writer = None
-        except OSError:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        """The segment stays as it is; its fates that may not be on stable storage are to be written again."""
-        if self._writer is not None:
-            self._carry.extend(self._writer.unsynced)
-            self._writer = None

@@ -1,19 +1,23 @@
-"""The reader: meta and content back from disk, from the page cache where it can, in threads where it must."""
+"""The reader: meta, notes and content back from disk, from the page cache where it can, in threads where it must."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 from mta_queue import record, segment
-from mta_queue.catalog import Catalog, Entry, Segment
+from mta_queue.catalog import Catalog
 from mta_queue.disk import Disk, DiskFile
+from mta_queue.entry import Entry, Note
 from mta_queue.record import HEADER_BYTES
+from mta_queue.retention import Segment
 from mta_queue.threads import Job, Jobs
 
 FILES_OPEN_MAX = 128  # segments kept open for reading; far below the usual 1024 descriptors of a process
+GAP_BYTES_MAX = 16 << 10  # records so close to each other are read with one call, and what lies between them too
+RUN_BYTES_MAX = 256 << 10  # read with one call
 
 
 class PartState(NamedTuple):
@@ -34,16 +38,47 @@ class Loaded(NamedTuple):
     parts: list[PartState]
 
 
-def part_states(entry: Entry) -> list[PartState]:
-    """An item's living parts, lowest first."""
-    parts = []
-    for part in entry.living_parts():
-        postponed = entry.postponed.get(part) if entry.postponed is not None else None
-        if postponed is not None:
-            parts.append(PartState(part, postponed.due_s, postponed.note))
-        else:
-            parts.append(PartState(part, entry.due_s, b""))
-    return parts
+Place = tuple[int, int]
+"""Of a record: segment, offset."""
+
+
+class _Visit:
+    """Records that are read from the disk together."""
+
+    def __init__(self) -> None:
+        self.lengths: dict[Place, int] = {}
+        """What is wanted: place -> header and payload."""
+        self.files: dict[int, DiskFile] = {}
+        self.opened: dict[int, DiskFile] = {}
+        self.data: dict[Place, bytes] = {}
+        """What the disk gave, fewer bytes or none where it failed."""
+        self.unsafe: list[tuple[Note, bytes]] = []
+        """Notes that were still in memory when the visit began."""
+
+    def want(self, entry: Entry, home: Segment) -> None:
+        self.lengths[home.number, entry.offset] = HEADER_BYTES + entry.payload_bytes
+        for found in entry.postponed.values() if entry.postponed is not None else ():
+            note = found.note
+            if note is not None:
+                if note.data is not None:
+                    self.unsafe.append((note, note.data))
+                else:
+                    self.lengths[note.segment, note.offset] = HEADER_BYTES + note.payload_bytes
+
+    def runs(self) -> Iterable[list[tuple[Place, int]]]:
+        """What is wanted, by place, neighbours together."""
+        run: list[tuple[Place, int]] = []
+        number = begin = end = 0
+        for (home, offset), length in sorted(self.lengths.items()):
+            if run and (home != number or offset > end + GAP_BYTES_MAX or offset + length > begin + RUN_BYTES_MAX):
+                yield run
+                run = []
+            if not run:
+                number, begin, end = home, offset, offset
+            run.append(((home, offset), length))
+            end = max(end, offset + length)
+        if run:
+            yield run
 
 
 class Reader:
@@ -58,8 +93,10 @@ class Reader:
         self._files: dict[int, DiskFile] = {}
         self._results: deque[Callable[[], None]] = deque()
         self._results_called = False
-        self.set_aside = 0
+        self.quarantined = 0
         """What could not be read."""
+        self.on_unreadable: Callable[[int, str], None] = lambda number, why: None
+        """Hears why the file of a segment is to be kept."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on callbacks are called in this loop."""
@@ -68,66 +105,137 @@ class Reader:
     def stop(self) -> None:
         """Waits for what is being read, calls its callbacks and closes all files."""
         self._jobs.stop()
-        self._deliver_results()
+        while self._results:
+            self._results.popleft()()
         self._files.clear()
 
     def submit(self, job: Job) -> None:
         """Runs something else that waits for the disk; it gives its result to `hand_over`."""
         self._jobs.submit(job)
 
-    # Meta.
+    # Meta and notes.
 
     def load(self, seq: int) -> Loaded | None:
         """See Store.load."""
-        entry = self._catalog.items.get(seq)
-        if entry is None or (home := entry.segment) is None:
+        visit = self._visit([seq])
+        if not visit.lengths:
             return None
-        data, file = self._read(self._file(home), home, entry.offset, HEADER_BYTES + entry.payload_bytes)
-        self.keep_file(home.number, file)
-        return self._loaded(seq, entry, home, data)
+        self._read_records(visit)
+        self._keep_files(visit)
+        loaded = self._loaded(seq, visit)
+        assert not isinstance(loaded, _Again), "nothing moves while the loop waits"
+        return loaded
 
     def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
         """See Store.load_soon."""
-        wanted = []
-        for seq in seqs:
-            entry = self._catalog.items.get(seq)
-            if entry is not None and (home := entry.segment) is not None:
-                wanted.append((seq, entry, home, self._file(home)))
+        self._load(seqs, seqs, {}, done)
+
+    def _load(
+        self,
+        seqs: Sequence[int],
+        missing: Sequence[int],
+        found: dict[int, Loaded],
+        done: Callable[[list[Loaded]], None],
+    ) -> None:
+        visit = self._visit(missing)
 
         def read() -> None:
-            opened: dict[int, DiskFile] = {}
-            got = []
-            for seq, entry, home, file in wanted:
-                length = HEADER_BYTES + entry.payload_bytes
-                data, used = self._read(file or opened.get(home.number), home, entry.offset, length)
-                if used is not None:
-                    opened[home.number] = used
-                got.append((seq, entry, home, data))
-            self.hand_over(lambda: finish(got, opened))
+            self._read_records(visit)
+            self.hand_over(finish)
 
-        def finish(got: list[tuple[int, Entry, Segment, bytes]], opened: dict[int, DiskFile]) -> None:
-            for number, file in opened.items():
-                self.keep_file(number, file)
-            loaded = [self._loaded(seq, entry, home, data) for seq, entry, home, data in got if entry.living]
-            done([one for one in loaded if one is not None])
+        def finish() -> None:
+            self._keep_files(visit)
+            again = []
+            for seq in missing:
+                loaded = self._loaded(seq, visit)
+                if isinstance(loaded, _Again):
+                    again.append(seq)
+                elif loaded is not None:
+                    found[seq] = loaded
+            if again:
+                self._load(seqs, again, found, done)
+            else:
+                done([found[seq] for seq in seqs if seq in found and seq in self._catalog])
 
         self._jobs.submit(read)
 
-    def _loaded(self, seq: int, entry: Entry, home: Segment, data: bytes) -> Loaded | None:
+    def _visit(self, seqs: Sequence[int]) -> _Visit:
+        visit = _Visit()
+        for seq in seqs:
+            entry = self._catalog.get(seq)
+            if entry is not None and (home := entry.segment) is not None:
+                visit.want(entry, home)
+        for number in {number for number, _ in visit.lengths}:
+            if (file := self._file(number)) is not None:
+                visit.files[number] = file
+        return visit
+
+    def _read_records(self, visit: _Visit) -> None:
+        """In any thread."""
+        files, data = visit.files, visit.data
+        for run in visit.runs():
+            number, begin = run[0][0]
+            end = max(offset + length for (_, offset), length in run)
+            read, used = self._read(files.get(number), number, begin, end - begin)
+            if used is not None:
+                files[number] = visit.opened[number] = used
+            for place, length in run:
+                at = place[1] - begin
+                data[place] = read[at : at + length]
+
+    def _keep_files(self, visit: _Visit) -> None:
+        for number, file in visit.opened.items():
+            self.keep_file(number, file)
+
+    def _loaded(self, seq: int, visit: _Visit) -> "Loaded | _Again | None":
+        """What the visit found of the item, as it is now; _AGAIN where that lies elsewhere since."""
+        entry = self._catalog.get(seq)
+        if entry is None or (home := entry.segment) is None:
+            return None
+        data = visit.data.get((home.number, entry.offset))
+        if data is None:
+            return _AGAIN
         found = record.decode(data, 0, home.marker)
         if found is None or found.kind != record.ITEM or found.seq != seq:
-            self._unreadable(home)
+            self._unreadable(home, f"item {seq} at {entry.offset} cannot be read")
             return None
-        return Loaded(seq, found.item_id(), found.meta(), part_states(entry))
+        parts = []
+        for due_s, note, living in entry.states():
+            for part in living:
+                text = self._note(note, part, visit) if note is not None else b""
+                if isinstance(text, _Again):
+                    return text
+                parts.append(PartState(part, due_s, text))
+        if len(parts) > 1:
+            parts.sort()
+        return Loaded(seq, found.item_id(), found.meta(), parts)
+
+    def _note(self, note: Note, part: int, visit: _Visit) -> "bytes | _Again":
+        if note.data is not None:
+            return note.data
+        data = visit.data.get((note.segment, note.offset))
+        if data is None:
+            # It was in memory when the visit began, and may have come to rest since.
+            return next((text for unsafe, text in visit.unsafe if unsafe.is_same(note)), _AGAIN)
+        home = self._catalog.segments[note.segment]
+        found = record.decode(data, 0, home.marker)
+        if found is not None and found.seq == note.seq:
+            if found.kind == record.POSTPONED:
+                return found.note()
+            if found.is_copy:
+                return next((state.note for state in found.copied_states() if part in state.parts), b"")
+        # What it was deferred for is lost; that it waits is not.
+        self._unreadable(home, f"a note of item {note.seq} at {note.offset} cannot be read")
+        return b""
 
     # Content.
 
     def content_now(self, seq: int) -> bytes | None:
         """See Store.content_now."""
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.get(seq)
         if entry is None or (home := entry.segment) is None:
             return None
-        file = self._file(home)
+        file = self._file(home.number)
         if file is None:
             return None
         data = self._disk.read_cached(file, entry.offset + HEADER_BYTES + entry.payload_bytes, entry.content_bytes)
@@ -137,43 +245,49 @@ class Reader:
 
     def content_soon(self, seq: int, done: Callable[[bytes | None], None]) -> None:
         """See Store.content_soon."""
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.get(seq)
         home = entry.segment if entry is not None else None
         if entry is None or home is None:
             assert self._loop is not None
             self._loop.call_soon(done, None)
             return
-        file = self._file(home)
-        offset = entry.offset + HEADER_BYTES + entry.payload_bytes
+        file = self._file(home.number)
+        place = entry.offset
+        offset = place + HEADER_BYTES + entry.payload_bytes
+        length, crc = entry.content_bytes, entry.content_crc
 
         def read() -> None:
-            data, used = self._read(file, home, offset, entry.content_bytes)
-            good = len(data) == entry.content_bytes and crc32(data) == entry.content_crc
+            data, used = self._read(file, home.number, offset, length)
+            good = len(data) == length and crc32(data) == crc
             self.hand_over(lambda: finish(data if good else None, used))
 
         def finish(data: bytes | None, used: DiskFile | None) -> None:
             self.keep_file(home.number, used)
-            if data is None and entry.living:
-                self._unreadable(home)
+            if data is None and (now := self._catalog.get(seq)) is not None:
+                if now.segment is not home or now.offset != place:
+                    self.content_soon(seq, done)  # it was copied meanwhile, and the old file may be gone
+                    return
+                self._unreadable(home, f"the content of item {seq} at {entry.offset} cannot be read")
             done(data)
 
         self._jobs.submit(read)
 
     def _read(
-        self, file: DiskFile | None, home: Segment, offset: int, length_bytes: int
+        self, file: DiskFile | None, number: int, offset: int, length_bytes: int
     ) -> tuple[bytes, DiskFile | None]:
         """In any thread: the bytes, fewer where the disk does not give them, and the file that was used."""
         try:
             if file is None:
-                file = self._disk.open(self._directory / segment.file_name(home.number))
+                file = self._disk.open(self._directory / segment.file_name(number))
             return self._disk.read(file, offset, length_bytes), file
         except OSError:
             return b"", file
 
-    def _unreadable(self, home: Segment) -> None:
+    def _unreadable(self, home: Segment, why: str) -> None:
         """Its file is kept for somebody to look at."""
         home.damaged = True
-        self.set_aside += 1
+        self.quarantined += 1
+        self.on_unreadable(home.number, why)
 
     # Back to the loop.
 
@@ -186,18 +300,23 @@ class Reader:
             self._loop.call_soon_threadsafe(self._deliver_results)
 
     def _deliver_results(self) -> None:
+        """The first of them: what one sets going may be as long as a turn should be."""
         self._results_called = False  # before looking: what is put in after this calls again
-        while self._results:
+        if self._results:
             self._results.popleft()()
+        if self._results and not self._results_called:
+            self._results_called = True
+            assert self._loop is not None
+            self._loop.call_soon(self._deliver_results)
 
     # Files.
 
-    def _file(self, home: Segment) -> DiskFile | None:
+    def _file(self, number: int) -> DiskFile | None:
         """The segment's open file, now the most recently used; None where it is not open."""
         files = self._files
-        file = files.pop(home.number, None)
+        file = files.pop(number, None)
         if file is not None:
-            files[home.number] = file
+            files[number] = file
         return file
 
     def keep_file(self, number: int, file: DiskFile | None) -> None:
@@ -211,3 +330,10 @@ class Reader:
     def drop_file(self, number: int) -> None:
         """The segment is gone."""
         self._files.pop(number, None)
+
+
+class _Again:
+    """It has to be read again."""
+
+
+_AGAIN = _Again()

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 MAGIC = b"mtaqueue"
-VERSION = 1
+VERSION = 2
+VERSIONS_READ = frozenset({1, 2})  # 1 had no indexes and no copies; what it had lies where it did
 
-ITEM, FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN, TOLD, SEALED = range(1, 9)
+ITEM, FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN, TOLD, SEALED, RESCHEDULED, INDEX = range(1, 11)
 KIND_NAMES = {
     ITEM: "item",
     FINISHED: "finished",
@@ -23,13 +24,16 @@ KIND_NAMES = {
     FORGOTTEN: "forgotten",
     TOLD: "told",
     SEALED: "sealed",
+    RESCHEDULED: "rescheduled",
+    INDEX: "index",
 }
 TOLD_KINDS = frozenset({ITEM, FINISHED, POSTPONED})
 """What the event log has to hear of."""
-FATE_KINDS = frozenset({FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN})
+FATE_KINDS = frozenset({FINISHED, POSTPONED, MOVED, ARRIVED, FORGOTTEN, RESCHEDULED})
 """Records about an item that lies elsewhere: lost too early, they would let a dead item rise again."""
 
 FLAG_ARRIVING = 1
+FLAG_COPY = 2
 
 ID_BYTES_MAX = 255  # its length is one byte of the header
 PAYLOAD_BYTES_MAX = 64 << 20  # far over 100,000 recipients of 320 bytes; a length beyond it is damage, not a record
@@ -41,12 +45,14 @@ _BODY = Struct("<QQdBBHIIII")
 _HEADER = Struct("<IIQQdBBHIIII")
 _ORIGIN = Struct("<IQ")
 _PART = Struct("<I")
+_STATE = Struct("<dII")
+_PLACE = Struct("<Q")
 _FILE = Struct("<8sHHIIQQQ")
 
 PREFIX_BYTES = _PREFIX.size
 HEADER_BYTES = _HEADER.size
 FILE_HEADER_BYTES = _FILE.size + 4
-SEAL_BYTES = HEADER_BYTES
+SEAL_BYTES = HEADER_BYTES + _PLACE.size
 
 _pack_prefix, _pack_body, _pack_part = _PREFIX.pack, _BODY.pack, _PART.pack
 _unpack_header = _HEADER.unpack_from
@@ -58,6 +64,14 @@ class Origin(NamedTuple):
 
     log: int
     seq: int
+
+
+class CopiedState(NamedTuple):
+    """Several living parts of a copied item that have their time and their note in common."""
+
+    due_s: float
+    parts: Sequence[int]
+    note: bytes
 
 
 class FileHeader(NamedTuple):
@@ -86,7 +100,7 @@ class Record(NamedTuple):
     id_bytes: int
     flags: int
     parts: int
-    """ITEM: how many there are. Fates: how many are listed in the payload."""
+    """ITEM: how many there are; of a copy how many live. Fates: how many are listed in the payload."""
     payload: bytes
     content_bytes: int
     content_crc: int
@@ -100,6 +114,10 @@ class Record(NamedTuple):
     def is_arriving(self) -> bool:
         return bool(self.flags & FLAG_ARRIVING)
 
+    @property
+    def is_copy(self) -> bool:
+        return bool(self.flags & FLAG_COPY)
+
     def item_id(self) -> str:
         """ITEM: its id."""
         return self.payload[: self.id_bytes].decode("utf-8", "replace")
@@ -110,7 +128,22 @@ class Record(NamedTuple):
 
     def meta(self) -> bytes:
         """ITEM: the opaque bytes that were handed in."""
-        return self.payload[self.id_bytes + (_ORIGIN.size if self.is_arriving else 0) :]
+        at = self.id_bytes
+        if self.is_copy:
+            states, at = states_at(self.payload, at)
+            at += sum(note_bytes for _, _, note_bytes in states)
+        elif self.is_arriving:
+            at += _ORIGIN.size
+        return self.payload[at:]
+
+    def copied_states(self) -> list[CopiedState]:
+        """ITEM that is a copy: its living parts as they were when the copy was made."""
+        found, at = states_at(self.payload, self.id_bytes)
+        states = []
+        for due_s, parts, note_bytes in found:
+            states.append(CopiedState(due_s, parts, self.payload[at : at + note_bytes]))
+            at += note_bytes
+        return states
 
     def listed_parts(self) -> tuple[int, ...]:
         """Fates: the parts that they are about."""
@@ -128,6 +161,8 @@ class Damage(NamedTuple):
     length_bytes: int
     followed: bool
     """A whole record follows."""
+    item_id: str = ""
+    """What seems to have been the id of an item that lay there; "" where nothing looks like one."""
 
 
 class Found(NamedTuple):
@@ -144,6 +179,19 @@ def parts_of(payload: bytes, count: int) -> tuple[int, ...]:
     if count == 1:
         return _PART.unpack_from(payload)
     return Struct(f"<{count}I").unpack_from(payload)
+
+
+def states_at(data: bytes, at: int) -> tuple[list[tuple[float, tuple[int, ...], int]], int]:
+    """A copy's states where they begin: (due_s, parts, length of the note), and where they end."""
+    (count,) = _PART.unpack_from(data, at)
+    at += _PART.size
+    states = []
+    for _ in range(count):
+        due_s, note_bytes, parts = _STATE.unpack_from(data, at)
+        at += _STATE.size
+        states.append((due_s, Struct(f"<{parts}I").unpack_from(data, at), note_bytes))
+        at += parts * _PART.size
+    return states, at
 
 
 def encode_item(
@@ -175,6 +223,36 @@ def encode_item(
     return _pack_prefix(marker, crc32(body)) + body
 
 
+def encode_copy(
+    marker: int,
+    number: int,
+    seq: int,
+    item_id: str,
+    meta: bytes,
+    content_bytes: int,
+    content_crc: int,
+    states: Sequence[CopiedState],
+) -> bytes:
+    """The header and payload of an ITEM that lies elsewhere under `seq`, with its living parts as they are; the
+    content follows it on disk. Raises ValueError where a limit is passed."""
+    id_bytes = item_id.encode()
+    listed = [_PART.pack(len(states))]
+    parts = 0
+    for due_s, living, note in states:
+        listed.append(_STATE.pack(due_s, len(note), len(living)))
+        listed.append(Struct(f"<{len(living)}I").pack(*living))
+        parts += len(living)
+    payload = b"".join((id_bytes, *listed, *(state.note for state in states), meta))
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError("the item's meta and notes are over the format's limit")
+    due_s = states[0].due_s
+    body = (
+        _pack_body(number, seq, due_s, ITEM, len(id_bytes), FLAG_COPY, parts, len(payload), content_bytes, content_crc)
+        + payload
+    )
+    return _pack_prefix(marker, crc32(body)) + body
+
+
 def encode_fate(
     marker: int, number: int, kind: int, seq: int, parts: Sequence[int] = (), note: bytes = b"", due_s: float = 0.0
 ) -> bytes:
@@ -188,9 +266,19 @@ def encode_fate(
     return _pack_prefix(marker, crc32(body)) + body
 
 
-def encode_seal(marker: int, number: int, segment: int) -> bytes:
-    """The record that ends a segment whose every byte before it is complete."""
-    return encode_fate(marker, number, SEALED, segment)
+def encode_seal(marker: int, number: int, segment: int, index_offset: int = 0) -> bytes:
+    """The record that ends a segment whose every byte before it is complete, and tells where its INDEX is; 0: it has
+    none."""
+    return encode_fate(marker, number, SEALED, segment, (), _PLACE.pack(index_offset) if index_offset else b"")
+
+
+def decode_seal(data: bytes, marker: int) -> int | None:
+    """Where the INDEX of a segment is that ends with these bytes; 0: it has none, None: it does not end with a seal."""
+    seal = decode(data, 0, marker)
+    if seal is not None and seal.kind == SEALED and len(seal.payload) == _PLACE.size:
+        return _PLACE.unpack(seal.payload)[0]
+    seal = decode(data[-HEADER_BYTES:], 0, marker)  # of version 1
+    return 0 if seal is not None and seal.kind == SEALED and not seal.payload else None
 
 
 def claimed_bytes(data: bytes, offset: int, marker: int) -> int:
@@ -236,6 +324,18 @@ def decode_file_header(data: bytes) -> FileHeader | None:
         return None
     _, version, _, marker, log, segment, first_number, told = _FILE.unpack_from(data)
     return FileHeader(version, marker, log, segment, first_number, told)
+
+
+def guessed_id(data: bytes, marker: int) -> str:
+    """The id of the item whose damaged record `data` seems to begin with; "" where it does not look like one."""
+    if len(data) < HEADER_BYTES:
+        return ""
+    fields = _unpack_header(data, 0)
+    id_bytes = data[HEADER_BYTES : HEADER_BYTES + fields[6]]
+    if fields[0] != marker or fields[5] != ITEM or not id_bytes.isascii():
+        return ""
+    text = id_bytes.decode("ascii")
+    return text if text.isprintable() else ""
 
 
 def guessed_marker(data: bytes) -> int | None:

@@ -1,317 +1,170 @@
-"""Recovery: what found files mean, as tables, and the queue rebuilt from their records. Pure.
+"""Recovery: what found files, bytes and records mean, as tables. Pure.
 
-The store reads the files and tells a `Rebuilding` what it met, segment by segment from the oldest; out come the
-catalog, what waits, what is arriving, and what the event log may not have heard of yet.
+Whoever reads a log describes what was met as a case and does what the one row says that holds for it. A condition that
+a row does not name does not matter to it. Rows that `report` are told to the admin; a segment in which something was
+reported is put into the quarantine instead of being deleted when it is not needed any more.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Literal, NamedTuple, get_args
 
 from mta_queue import record
-from mta_queue.catalog import Catalog, Entry, Segment
-from mta_queue.record import Damage, Found, Origin, Record
+
+Condition = str | bool
+Case = tuple[Condition, ...]
 
 
-class FileDecision(NamedTuple):
-    """What to do with a segment file, by how it begins."""
+class Row(NamedTuple):
+    """What to do with what is met, and what it is."""
 
     label: str
-    read: bool
-    """Its records count."""
-    remove: bool
-    """The file may be deleted at once."""
-    refuse: bool
-    """The log must not be opened at all."""
+    action: str
+    when: Mapping[str, tuple[Condition, ...]]
+    """Condition -> the values for which this row holds."""
     report: bool
-    """The admin is told."""
 
 
-Beginning = Literal["good", "blank", "newer", "damaged", "unreadable"]
+class Table:
+    """Rows, of which exactly one holds for every case."""
 
-FILE_DECISIONS: dict[Beginning, FileDecision] = {
-    "good": FileDecision("a segment", read=True, remove=False, refuse=False, report=False),
-    # Cut short before its header was synced: nothing in it was ever acknowledged.
-    "blank": FileDecision("never begun", read=False, remove=True, refuse=False, report=False),
+    def __init__(self, conditions: Mapping[str, tuple[Condition, ...]], *rows: Row) -> None:
+        """`conditions`: all that matters, with all values that it can have, in the order of a case."""
+        self.conditions = conditions
+        self.rows = rows
+        self._by_case: dict[Case, Row] = {}
+        for case in self.cases():
+            for row in self.holding(case):
+                self._by_case.setdefault(case, row)
+
+    def cases(self) -> Iterator[Case]:
+        """Every combination of the conditions' values."""
+        return product(*self.conditions.values())
+
+    def holding(self, case: Case) -> list[Row]:
+        """All rows that hold for a case: one, if the table is right."""
+        values = dict(zip(self.conditions, case, strict=True))
+        return [row for row in self.rows if all(values[name] in allowed for name, allowed in row.when.items())]
+
+    def decide(self, *case: Condition) -> Row:
+        """The row that holds."""
+        return self._by_case[case]
+
+
+def _row(label: str, action: str, *, report: bool = False, **when: tuple[Condition, ...]) -> Row:
+    return Row(label, action, when, report)
+
+
+Name = Literal["segment", "aside", "own", "foreign"]
+"""A segment's | a segment's as older versions set it aside | the lock's, the quarantine's, that of a segment of copies
+that was not finished | any other."""
+Beginning = Literal["good", "newer", "damaged", "blank", "unreadable"]
+
+FILES = Table(
+    {"name": get_args(Name), "beginning": get_args(Beginning), "own_number": (True, False), "sealed": (True, False)},
+    _row("not of the queue", "ignore", name=("foreign",)),
+    _row("of the log itself", "ignore", name=("own",)),
+    _row("set aside earlier", "ignore", name=("aside",)),
+    _row("a segment", "read", name=("segment",), beginning=("good",), own_number=(True,)),
+    # Copied or renamed by somebody. Its records say what they are: what is there a second time does not count.
+    _row(
+        "a segment under another's name",
+        "read",
+        report=True,
+        name=("segment",),
+        beginning=("good",),
+        own_number=(False,),
+    ),
     # Written by a later version of this program: reading half of it would be losing the other half.
-    "newer": FileDecision("of a newer format", read=False, remove=False, refuse=True, report=True),
-    # The header is gone but the first record shows the marker, and that is all that is needed.
-    "damaged": FileDecision("its header is damaged", read=True, remove=False, refuse=False, report=True),
-    "unreadable": FileDecision("no segment or damaged from its start", False, False, False, True),
-}
+    _row("of a newer format", "refuse", report=True, name=("segment",), beginning=("newer",)),
+    # The marker is all that is needed: its first record shows it, or another segment of the same life has it.
+    _row("its header is damaged", "read", report=True, name=("segment",), beginning=("damaged",), sealed=(True,)),
+    _row(
+        "torn header, never acknowledged or damaged",
+        "read",
+        report=True,
+        name=("segment",),
+        beginning=("damaged",),
+        sealed=(False,),
+    ),
+    # Cut short before its header was synced: nothing in it was ever acknowledged.
+    _row("never begun", "remove", name=("segment",), beginning=("blank",)),
+    _row(
+        "no segment or damaged from its start", "quarantine", report=True, name=("segment",), beginning=("unreadable",)
+    ),
+)
 
-
-class DamageDecision(NamedTuple):
-    """What bytes mean that are no record, or a content that fails its checksum."""
-
-    label: str
-    report: bool
-    """The admin is told, and the file is set aside instead of deleted when it is no longer needed."""
-
-
-What = Literal["record", "content"]
-
-DAMAGE_DECISIONS: dict[tuple[bool, What, bool], DamageDecision] = {
-    # (sealed, what, followed by a whole record). In every case the rest of the segment counts, for what has its
-    # checksums right was written by us: an item then was at worst never acknowledged, and a fate did happen.
-    (False, "record", False): DamageDecision("torn end, never acknowledged", report=False),
-    (False, "content", False): DamageDecision("torn content at the end, never acknowledged", report=False),
+BYTES = Table(
+    # Bytes that are no record, or a content that fails its checksum. In every case the rest of the segment counts, for
+    # what has its checksums right was written by us: an item then was at worst never acknowledged, and a fate did
+    # happen.
+    {"what": ("record", "content"), "sealed": (True, False), "followed": (True, False)},
+    _row("torn end, never acknowledged", "skip", what=("record",), sealed=(False,), followed=(False,)),
+    _row("torn content at the end, never acknowledged", "skip", what=("content",), sealed=(False,), followed=(False,)),
     # A power loss leaves such holes where it hit a group half written, but so does a failing disk.
-    (False, "record", True): DamageDecision("hole, never acknowledged or damaged", report=True),
-    (False, "content", True): DamageDecision("torn content, never acknowledged or damaged", report=True),
-    (True, "record", False): DamageDecision("damaged", report=True),
-    (True, "record", True): DamageDecision("damaged", report=True),
-    (True, "content", False): DamageDecision("content damaged", report=True),
-    (True, "content", True): DamageDecision("content damaged", report=True),
-}
+    _row(
+        "hole, never acknowledged or damaged", "skip", report=True, what=("record",), sealed=(False,), followed=(True,)
+    ),
+    _row(
+        "torn content, never acknowledged or damaged",
+        "skip",
+        report=True,
+        what=("content",),
+        sealed=(False,),
+        followed=(True,),
+    ),
+    _row("damaged", "skip", report=True, what=("record",), sealed=(True,)),
+    _row("content damaged", "skip", report=True, what=("content",), sealed=(True,)),
+)
+
+INDEXES = Table(
+    # What a segment says of its own records; scanning the segment finds the same, and what is damaged besides.
+    {"sealed": (True, False), "index": ("fits", "does not fit", "none")},
+    _row("read in place of the records", "use", sealed=(True,), index=("fits",)),
+    _row("its index is damaged", "scan", report=True, sealed=(True,), index=("does not fit",)),
+    _row("no index", "scan", sealed=(True,), index=("none",)),
+    _row("cut short before its seal", "scan", sealed=(False,)),
+)
+
+RECORDS = Table(
+    # `item`: whether an item of that seq was met before and lives still. That another item has the same id does not
+    # matter: ids are the caller's, and mail that was moved away and back has its own again.
+    {"kind": ("item", "copy", "fate", "other"), "item": ("unknown", "living", "ended")},
+    _row("a new item", "add", kind=("item",), item=("unknown",)),
+    # A file that somebody copied: what is known of the item is at least as new.
+    _row("an item for the second time", "skip", report=True, kind=("item",), item=("living", "ended")),
+    _row("an item that was copied", "relocate", kind=("copy",), item=("living",)),
+    # Its segment was deleted once the copy was on stable storage, or is missing, which then does no harm.
+    _row("a copy without its original", "relocate", kind=("copy",), item=("unknown",)),
+    # Only what lives is copied: the fate that ended it was written twice, or was not on stable storage as it was.
+    _row("a copy of what has ended", "relocate", kind=("copy",), item=("ended",)),
+    _row("a fate", "apply", kind=("fate",), item=("living",)),
+    # Written again after a failed sync, while the first may still be lost: it holds the item's segment, too.
+    _row("a fate of what has ended", "hold", kind=("fate",), item=("ended",)),
+    # Deleted with its segment when all in it had ended, or missing: see GAPS.
+    _row("a fate without its item", "note", kind=("fate",), item=("unknown",)),
+    _row("told, a seal or an index", "apply", kind=("other",)),
+)
+
+GAPS = Table(
+    # `lost`: fates speak of an item that should be there. That one lies in no file is no sign alone: what ended it may
+    # have been deleted before what put it off. But no file is deleted before all that is said of its items is told, and
+    # what ended an item stays as long as the file in which it lies.
+    {"gap": (True, False), "lost": ("no", "untold", "damaged")},
+    _row("all segments are there", "go on", gap=(False,), lost=("no",)),
+    _row("segments were deleted when all in them had ended", "go on", gap=(True,), lost=("no",)),
+    # Or it was deleted, and the power failed before it was on stable storage that all had been told.
+    _row("a segment is missing, or the power failed as it was deleted", "go on", report=True, lost=("untold",)),
+    _row("they waited, and their segment is damaged", "go on", report=True, lost=("damaged",)),
+)
+
+TABLES = {"files": FILES, "bytes": BYTES, "indexes": INDEXES, "records": RECORDS, "gaps": GAPS}
 
 
 def beginning(header: record.FileHeader | None, marker: int | None, *, is_blank: bool) -> Beginning:
-    """How a file begins, for FILE_DECISIONS."""
+    """How a file begins, for FILES."""
     if header is not None:
-        return "good" if header.version == record.VERSION else "newer"
+        return "good" if header.version in record.VERSIONS_READ else "newer"
     if marker is not None:
         return "damaged"
     return "blank" if is_blank else "unreadable"
-
-
-class Untold(NamedTuple):
-    """A record that the event log may not have heard of."""
-
-    kind: Literal["item", "finished", "postponed"]
-    seq: int
-    parts: tuple[int, ...]
-    """The parts that it is about; of an item all."""
-    meta: bytes
-    """The item's."""
-    note: bytes
-    due_s: float = 0.0
-
-
-class Recovered(NamedTuple):
-    """What was in the log when it was opened."""
-
-    waiting: list[tuple[int, str, tuple[tuple[int, float], ...]]]
-    """(seq, id, ((part, due_s), ...)) in order of seq, living parts only."""
-    arriving: list[tuple[int, str, Origin]]
-    """Items on disk that were not released yet: their origin's log decides."""
-    untold: list[Untold]
-    """In the order in which it happened."""
-    set_aside: list[str]
-    """What could not be read, for the admin: a line each."""
-
-
-class Readable(Protocol):
-    """A segment that somebody can read; the file's reader is one."""
-
-    header: record.FileHeader | None
-    marker: int | None
-    is_sealed: bool
-
-    def records(self, *, verify_content: bool) -> Iterator[Found | Damage]: ...
-
-
-class _Telling(NamedTuple):
-    kind: Literal["item", "finished", "postponed"]
-    seq: int
-    parts: tuple[int, ...]
-    note: bytes
-    due_s: float
-    segment: Segment
-    offset: int
-    payload_bytes: int
-
-
-_UNTOLD_KINDS: dict[int, Literal["item", "finished", "postponed"]] = {
-    record.ITEM: "item",
-    record.FINISHED: "finished",
-    record.POSTPONED: "postponed",
-}
-
-
-class Rebuilding:
-    """Takes what was found, in order, and keeps the queue that it amounts to."""
-
-    def __init__(self) -> None:
-        self.catalog = Catalog()
-        self.next_number = 1
-        self.set_aside: list[str] = []
-        self._ids: dict[int, str] = {}
-        self._told = 0
-        self._tellings: dict[int, _Telling] = {}
-        self._forgotten: set[int] = set()
-        self._segment = Segment(0, 0)
-        self._name = ""
-        self._sealed = False
-        self._bad_contents: list[str] = []
-        # Where items lie whose entry is gone: seqs ascend from segment to segment.
-        self._first_seqs: list[int] = []
-        self._last_seqs: list[int] = []
-        self._seq_segments: list[int] = []
-
-    def take(self, number: int, name: str, found: "Readable", *, verify_content: bool) -> int:
-        """A whole segment; returns how many records it has. Raises OSError where it cannot be read."""
-        assert found.marker is not None, "a file without a marker is not read"
-        count = 0
-        self.begin(number, found.marker, name, found.header, is_sealed=found.is_sealed)
-        for met in found.records(verify_content=verify_content):
-            if isinstance(met, Found):
-                count += 1
-                self.found(met.offset, met.record, content_good=met.content_good)
-            else:
-                self.damage(met.offset, met.length_bytes, followed=met.followed)
-        self.end()
-        return count
-
-    def untold_count(self) -> int:
-        """Records that the event log may not have heard of."""
-        return len(self._tellings)
-
-    def begin(self, number: int, marker: int, name: str, header: record.FileHeader | None, *, is_sealed: bool) -> None:
-        """The records that follow are of this segment."""
-        self._segment = self.catalog.begin_segment(number, marker)
-        self._segment.damaged = header is None
-        self._name, self._sealed = name, is_sealed
-        if header is not None:
-            self._tell_up_to(header.told)
-            self._see(header.first_number - 1)
-
-    def end(self) -> None:
-        """The segment's last record was given."""
-        self._judge_contents(followed=False)
-        self.catalog.close_segment(self._segment.number)
-
-    def aside(self, name: str, why: str) -> None:
-        """A file or a part of it that will not be read."""
-        self.set_aside.append(f"{name}: {why}")
-
-    def damage(self, offset: int, length_bytes: int, *, followed: bool) -> None:
-        """Bytes that are no record."""
-        self._judge_contents(followed=followed)
-        decision = DAMAGE_DECISIONS[self._sealed, "record", followed]
-        if decision.report:
-            self._segment.damaged = True
-            self.aside(self._name, f"{length_bytes} bytes at {offset}: {decision.label}")
-
-    def found(self, offset: int, found: Record, *, content_good: bool) -> None:
-        """A whole record; of an item whose content is not good only the number counts."""
-        if self._bad_contents:
-            self._judge_contents(followed=True)
-        if found.number >= self.next_number:
-            self.next_number = found.number + 1
-        kind = found.kind
-        if kind == record.ITEM:
-            if content_good:
-                self._item(offset, found)
-            else:
-                self._bad_contents.append(f"item {found.item_id()} at {offset}")
-        elif kind == record.TOLD:
-            self._tell_up_to(found.seq)
-        elif kind in record.FATE_KINDS:
-            self._fate(found)
-
-    def _judge_contents(self, *, followed: bool) -> None:
-        decision = DAMAGE_DECISIONS[self._sealed, "content", followed]
-        for bad in self._bad_contents:
-            if decision.report:
-                self._segment.damaged = True
-                self.aside(self._name, f"{bad}: {decision.label}")
-        self._bad_contents.clear()
-
-    def _see(self, number: int) -> None:
-        if number >= self.next_number:
-            self.next_number = number + 1
-
-    def _tell_up_to(self, position: int) -> None:
-        if position > self._told:
-            self._told = self.catalog.told = position
-            self._see(position)
-            if self._tellings:
-                self._tellings = {number: t for number, t in self._tellings.items() if number > position}
-
-    def _item(self, offset: int, found: Record) -> None:
-        seq, segment = found.seq, self._segment
-        origin = found.origin() if found.flags else None
-        entry = Entry(found.parts, len(found.payload), found.content_bytes, found.content_crc, found.due_s, origin)
-        self.catalog.add(seq, entry)
-        self.catalog.place(seq, entry, segment, offset)
-        self._ids[seq] = found.item_id()
-        if self._seq_segments and self._seq_segments[-1] == segment.number:
-            self._last_seqs[-1] = seq
-        else:
-            self._first_seqs.append(seq)
-            self._last_seqs.append(seq)
-            self._seq_segments.append(segment.number)
-        if seq > self._told and origin is None:
-            parts = tuple(range(found.parts))
-            self._tellings[seq] = _Telling("item", seq, parts, b"", found.due_s, segment, offset, len(found.payload))
-
-    def _fate(self, found: Record) -> None:
-        kind, number, seq = found.kind, found.number, found.seq
-        entry = self.catalog.items.get(seq)
-        if entry is None:
-            # It may be the second copy of a fate, of which the first can still be lost: it holds its segment too.
-            home = self._home_of_dead(seq)
-            if home:
-                self._segment.refs.add(home)
-            if kind == record.FORGOTTEN:
-                self._forgotten.add(seq)
-            return
-        home_segment = entry.segment
-        assert home_segment is not None
-        self._segment.refs.add(home_segment.number)
-        told_kind = kind in record.TOLD_KINDS
-        if told_kind:
-            self.catalog.to_tell(entry, number)
-            self._segment.tell_number = max(self._segment.tell_number, number)
-        parts = found.listed_parts()
-        if told_kind and number > self._told and number not in self._tellings:
-            self._tellings[number] = _Telling(
-                _UNTOLD_KINDS[kind],
-                seq,
-                parts,
-                found.note(),
-                found.due_s,
-                home_segment,
-                entry.offset,
-                entry.payload_bytes,
-            )
-        if kind in (record.FINISHED, record.MOVED):
-            self.catalog.end_parts(seq, entry, parts)
-        elif kind == record.POSTPONED:
-            self.catalog.postpone(entry, parts, found.due_s, found.note())
-        elif kind == record.ARRIVED:
-            entry.origin = None
-        else:
-            self.catalog.end(seq, entry)
-            self._forgotten.add(seq)
-        if not entry.living:
-            self._ids.pop(seq, None)
-
-    def _home_of_dead(self, seq: int) -> int:
-        at = bisect_left(self._last_seqs, seq)
-        return self._seq_segments[at] if at < len(self._last_seqs) and self._first_seqs[at] <= seq else 0
-
-    def recovered(self, read_payload: Callable[[Segment, int], Record | None]) -> Recovered:
-        """The result, once. `read_payload` reads an item's record again: (segment, offset) -> record or None."""
-        waiting, arriving = [], []
-        for seq, entry in self.catalog.items.items():
-            item_id = self._ids[seq]
-            if entry.origin is not None:
-                arriving.append((seq, item_id, entry.origin))
-            elif entry.living == 1 and entry.postponed is None:
-                waiting.append((seq, item_id, ((0, entry.due_s),)))
-            else:
-                waiting.append((seq, item_id, tuple((part, entry.due_of(part)) for part in entry.living_parts())))
-        untold = []
-        for _, telling in sorted(self._tellings.items()):
-            if telling.seq in self._forgotten and telling.kind == "item":
-                continue
-            found = read_payload(telling.segment, telling.offset)
-            if found is None:
-                self.aside(f"segment {telling.segment.number}", f"item {telling.seq} is not readable: a fate is untold")
-                continue
-            untold.append(Untold(telling.kind, telling.seq, telling.parts, found.meta(), telling.note, telling.due_s))
-        self._ids.clear()
-        self._tellings.clear()
-        return Recovered(waiting, arriving, untold, self.set_aside)

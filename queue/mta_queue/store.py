@@ -7,18 +7,25 @@ A worker has one store; it may open others to drain them (logs that no worker ow
 
 import asyncio
 import gc
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NewType
 from zlib import crc32
 
-from mta_queue import record, recovery, segment
-from mta_queue.catalog import Entry, Segment
+from mta_queue import record, segment
+from mta_queue.compactor import Compactor
+from mta_queue.cooling import Cooling
 from mta_queue.disk import Disk, DiskFile, LogLockedError
+from mta_queue.entry import Entry, Note
 from mta_queue.journal import FATES_WAIT_S, Journal
-from mta_queue.reader import FILES_OPEN_MAX, Loaded, PartState, Reader, part_states
-from mta_queue.record import HEADER_BYTES, Origin, Record
-from mta_queue.recovery import Recovered, Untold
+from mta_queue.opening import RECENT_BYTES, LogFormatError, Opening
+from mta_queue.quarantine import Quarantine
+from mta_queue.reader import Loaded, PartState, Reader
+from mta_queue.rebuilding import Rebuilding
+from mta_queue.record import HEADER_BYTES, Origin
+from mta_queue.recovered import Recovered, Untold
+from mta_queue.removal import Removal
 from mta_queue.threads import Jobs, Threads
 
 __all__ = [
@@ -41,10 +48,6 @@ Position = NewType("Position", int)
 """A moment in the log: every record up to this number had been appended."""
 
 
-class LogFormatError(Exception):
-    """The log was written by a newer version of this program."""
-
-
 class Store:
     """One log: `DIRECTORY/` with `LOCK` and segments. The directory's name is the log's number where it is one."""
 
@@ -57,9 +60,11 @@ class Store:
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         jobs: Callable[[int, str], Jobs] = Threads,
         fates_wait_s: float = FATES_WAIT_S,
+        recent_bytes: int = RECENT_BYTES,
     ) -> None:
         """`jobs` makes the threads: (how many, what they are called). `fates_wait_s`: how long fates may wait for
-        appends that they can ride with."""
+        appends that they can ride with. `recent_bytes`: how much of the newest segments `Recovered.recent` is about."""
+        self._recent_bytes = recent_bytes
         self.directory = directory
         self.log = int(directory.name) if directory.name.isascii() and directory.name.isdigit() else 0
         self._disk = disk
@@ -69,13 +74,25 @@ class Store:
         self._fates_wait_s = fates_wait_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock: DiskFile | None = None
-        self._rebuilt = recovery.Rebuilding()
+        self._rebuilt = Rebuilding()
+        self._quarantine = Quarantine(directory, disk)
         self._catalog = self._rebuilt.catalog
         self._journal = self._make_journal()
         self._reader = Reader(directory, disk, self._catalog, jobs(READERS, f"queue-{self.log}-read"))
-        self._sweeping = False
+        self._cooling = Cooling(self._catalog, lambda: self._journal.next_number, self._sync)
+        self._compactor = Compactor(
+            directory,
+            self.log,
+            disk,
+            self._catalog,
+            self._journal,
+            self._reader,
+            self._sweep,
+            synced=self._synced,
+            segment_bytes_max=segment_bytes_max,
+        )
+        self._removal = Removal(directory, disk, self._catalog, self._reader, self._quarantine)
         self._late_forgets: dict[int, Callable[[], None] | None] = {}
-        self.segments_removed = 0
 
     def _make_journal(self) -> Journal:
         return Journal(
@@ -106,80 +123,37 @@ class Store:
             raise
 
     def _recover(self) -> Recovered:
-        names = self._disk.names(self.directory)
+        opening = Opening(self.directory, self._disk, self._rebuilt, self._quarantine, self._recent_bytes)
         collecting = gc.isenabled()
-        gc.disable()  # a million new objects, none of them garbage: looking for some again and again doubles the time
+        gc.disable()  # very many new objects, none of them garbage: looking for some again and again doubles the time
         try:
-            for number in segment.numbers(names):
-                self._read_segment(number)
+            recovered = opening.run()
         finally:
             if collecting:
                 gc.enable()
-        rebuilt = self._rebuilt
-        recovered = rebuilt.recovered(self._record_reader())
-        self._reader.set_aside = len(recovered.set_aside)
-        # Never a number again that a file ever had, set aside or not.
-        used = segment.numbers(name.removesuffix(segment.ASIDE_SUFFIX) for name in names)
+        self._reader.quarantined = self._rebuilt.quarantined
+        self._reader.on_unreadable = self._quarantine.note
         self._journal.on_segment = lambda writer: self._reader.keep_file(writer.number, writer.file)
         self._journal.on_commit = self._after_commit
-        self._journal.open(used[-1] + 1 if used else 1, rebuilt.next_number + NUMBERS_SKIPPED)
+        self._journal.open(opening.next_segment, self._rebuilt.next_number + NUMBERS_SKIPPED)
         return recovered
-
-    def _read_segment(self, number: int) -> None:
-        disk, rebuilt = self._disk, self._rebuilt
-        name = segment.file_name(number)
-        path = self.directory / name
-        file = disk.open(path, writable=True)
-        reader = segment.SegmentReader(disk, file)
-        decision = recovery.FILE_DECISIONS[recovery.beginning(reader.header, reader.marker, is_blank=reader.is_blank)]
-        if decision.refuse:
-            raise LogFormatError(f"{path} is {decision.label}: it was written by a newer version")
-        if decision.report:
-            rebuilt.aside(name, decision.label)
-        if decision.remove:
-            disk.unlink(path)
-        elif not decision.read or reader.marker is None:
-            disk.rename(path, path.with_name(name + segment.ASIDE_SUFFIX))
-        else:
-            if not reader.is_sealed:
-                # What is acted on from now on must not vanish with the next power loss.
-                segment.make_stable(disk, file, reader.size_bytes)
-            rebuilt.take(number, name, reader, verify_content=not reader.is_sealed)
-            if reader.is_whole and not reader.is_sealed:
-                seal = record.encode_seal(reader.marker, rebuilt.next_number - 1, number)
-                disk.append(file, reader.size_bytes, (seal,))  # so that the next start need not read it all again
-                disk.sync(file)
-        file.close()
-
-    def _record_reader(self) -> Callable[[Segment, int], Record | None]:
-        """A function that reads an item's record again, keeping what it opened."""
-        readers: dict[int, segment.SegmentReader] = {}
-
-        def read(home: Segment, offset: int) -> Record | None:
-            try:
-                reader = readers.get(home.number)
-                if reader is None:
-                    if len(readers) >= FILES_OPEN_MAX:
-                        readers.clear()
-                    file = self._disk.open(self.directory / segment.file_name(home.number))
-                    reader = readers[home.number] = segment.SegmentReader(self._disk, file)
-                return reader.record_at(offset)
-            except OSError:
-                return None
-
-        return read
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on appends are committed and callbacks called, in this loop."""
         self._loop = loop
         self._reader.start(loop)
         self._journal.start(loop)
+        self._cooling.start(loop)
+        self._compactor.start(loop)
         self._sweep()
 
     async def close(self) -> None:
         """Everything appended is written, synced and sealed, the lock released."""
         if self._loop is None:
             self.start(asyncio.get_running_loop())
+        self._cooling.stop()
+        self._removal.stop()
+        self._compactor.stop()
         await self._journal.close()
         self._loop = None
         self._reader.stop()
@@ -224,19 +198,26 @@ class Store:
         Dead parts are left out; an item that does not live is no error. `on_durable` is called when this, and all that
         was appended before it, is on stable storage; without it nobody waits, and nothing is synced for it alone.
         """
-        entry = self._durable(seq)
+        entry = self._catalog.hot.get(seq) or self._catalog.get(seq)
         if entry is not None and (living := self._living(entry, parts)):
             self._fate(seq, entry, record.FINISHED, living, note, 0.0, on_durable)
             self._catalog.end_parts(seq, entry, living)
         elif on_durable is not None:
             self._journal.fate(b"", None, on_durable)
 
-    def postpone(self, seq: int, parts: Sequence[int], due_s: float, note: bytes) -> None:
-        """These parts wait until `due_s` (Unix seconds); `note` comes back with `load`."""
+    def postpone(self, seq: int, parts: Sequence[int], due_s: float, note: bytes | None) -> None:
+        """These parts wait until `due_s` (Unix seconds); `note` comes back with `load` and is told again after a crash
+        until `told` covered it. With None each part keeps the note that it has, and there is nothing to tell."""
         entry = self._durable(seq)
-        if entry is not None and (living := self._living(entry, parts)):
-            self._fate(seq, entry, record.POSTPONED, living, note, due_s)
-            self._catalog.postpone(entry, living, due_s, note)
+        if entry is None or not (living := self._living(entry, parts)):
+            return
+        if note is None:
+            self._fate(seq, entry, record.RESCHEDULED, living, b"", due_s)
+            self._catalog.reschedule(seq, entry, living, due_s)
+        else:
+            said = Note(seq, note, payload_bytes=4 * len(living) + len(note)) if note else None
+            self._fate(seq, entry, record.POSTPONED, living, note, due_s, said=said)
+            self._catalog.postpone(seq, entry, living, due_s, said)
 
     def move_out(self, seq: int, parts: Sequence[int], on_durable: Callable[[], None]) -> None:
         """These parts now live in another log; `on_durable` when this is on stable storage."""
@@ -253,11 +234,11 @@ class Store:
         entry = self._durable(seq)
         if entry is not None and entry.origin is not None:
             self._fate(seq, entry, record.ARRIVED)
-            entry.origin = None
+            self._catalog.release(seq, entry)
 
     def forget(self, seq: int, on_durable: Callable[[], None] | None = None) -> None:
         """As if it had never been accepted; also before it is durable (its own callbacks are called all the same)."""
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.get(seq)
         if entry is None:
             if on_durable is not None:
                 self._journal.fate(b"", None, on_durable)
@@ -268,7 +249,7 @@ class Store:
             self._catalog.end(seq, entry)
 
     def _durable(self, seq: int) -> Entry | None:
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.hot.get(seq) or self._catalog.get(seq)
         assert entry is None or entry.segment is not None, "a fate before the item was durable"
         return entry
 
@@ -288,16 +269,19 @@ class Store:
         note: bytes = b"",
         due_s: float = 0.0,
         on_durable: Callable[[], None] | None = None,
+        said: Note | None = None,
     ) -> None:
         journal = self._journal
         number = journal.next_number
         data = record.encode_fate(journal.marker, number, kind, seq, parts, note, due_s)
         journal.next_number = number + 1
+        home = entry.segment
+        assert home is not None, "a fate before the item was durable"
         if kind in record.TOLD_KINDS:
-            self._catalog.to_tell(entry, number)
             journal.tell_number = number
-        assert entry.segment is not None
-        journal.fate(data, entry.segment.number, on_durable)
+            if number > home.tell_number:  # until the fate is told the item's meta is needed
+                home.tell_number = number
+        journal.fate(data, home.number, on_durable, said)
 
     # Telling.
 
@@ -321,39 +305,51 @@ class Store:
 
     def is_living(self, seq: int) -> bool:
         """It has a part without a final fate."""
-        return seq in self._catalog.items
+        return seq in self._catalog
 
     def living_parts(self, seq: int) -> tuple[int, ...]:
         """The parts without a final fate; empty where the item does not live."""
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.get(seq)
         return tuple(entry.living_parts()) if entry is not None else ()
 
-    def seqs(self) -> list[int]:
+    def seqs(self) -> "array[int]":
         """All living items, the oldest first."""
-        return list(self._catalog.items)
+        return self._catalog.seqs()
 
-    def waiting_parts(self, seq: int) -> list[PartState]:
-        """The living parts of an item that waits, from memory; none where it does not live, is not durable yet or is
-        still arriving."""
-        entry = self._catalog.items.get(seq)
-        if entry is None or entry.segment is None or entry.origin is not None:
-            return []
-        return part_states(entry)
+    def dues(self, seq: int) -> list[tuple[int, float]]:
+        """(part, due_s) of the living parts of an item that waits, lowest first, from memory; none where it does not
+        live, is not durable yet or is still arriving."""
+        return self._catalog.dues(seq)
 
     def content_size(self, seq: int) -> int:
         """Bytes of content; 0 where the item does not live."""
-        entry = self._catalog.items.get(seq)
+        entry = self._catalog.get(seq)
         return entry.content_bytes if entry is not None else 0
 
     @property
     def items(self) -> int:
         """Living items, those not yet durable included."""
-        return len(self._catalog.items)
+        return len(self._catalog)
 
     @property
     def parts_living(self) -> int:
         """Their living parts."""
         return self._catalog.parts_living
+
+    @property
+    def living_bytes(self) -> int:
+        """The records of the living items that are on disk, contents included."""
+        return self._catalog.living_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """What the files of all segments take."""
+        return sum(one.file_bytes for one in self._catalog.segments.values())
+
+    @property
+    def copied_bytes(self) -> int:
+        """What was copied so that segments could be deleted."""
+        return self._compactor.copied_bytes
 
     @property
     def pending_bytes(self) -> int:
@@ -375,22 +371,40 @@ class Store:
 
     @property
     def is_failing(self) -> bool:
-        """The disk refused a group twice and is left alone for a second: appends fail at once, fates wait in memory."""
+        """The disk refused a group and a new segment: appends fail at once and fates wait in memory until it takes one;
+        it is tried every second."""
         return self._journal.is_failing
 
     @property
-    def set_aside(self) -> int:
-        """What could not be read: found at the start or since."""
-        return self._reader.set_aside
+    def is_overdue(self) -> bool:
+        """So many fates wait in memory for a disk that fails that nothing should be begun which ends in another."""
+        return self._journal.is_overdue
+
+    @property
+    def quarantined(self) -> int:
+        """What could not be read: files, records and contents, found at the start or since. The files go into the
+        quarantine when they are not needed any more."""
+        return self._reader.quarantined
 
     @property
     def segments(self) -> int:
         """Files that exist, the one being written included."""
         return len(self._catalog.segments)
 
+    @property
+    def segments_removed(self) -> int:
+        return self._removal.removed
+
     def free_bytes(self) -> int:
-        """What the disk can still take. Raises OSError."""
-        return self._disk.free_bytes(self.directory)
+        """What the disk can still take. Raises OSError, also where the directory or the segment's name is gone."""
+        journal = self._journal
+        try:
+            if number := journal.open_segment:
+                self._disk.open(self.directory / segment.file_name(number)).close()
+            return self._disk.free_bytes(self.directory)
+        except OSError:
+            journal.doubt()  # what is written to a file without a name is lost
+            raise
 
     # Reading back.
 
@@ -412,48 +426,19 @@ class Store:
 
     # Tidying up.
 
+    def _sync(self) -> None:
+        self._journal.fate(b"", None, lambda: None)
+
     def _after_commit(self) -> None:
+        self._cooling.plan()
         if self._late_forgets:
             for seq, on_durable in list(self._late_forgets.items()):
-                entry = self._catalog.items.get(seq)
+                entry = self._catalog.get(seq)
                 if entry is None or entry.segment is not None:
                     del self._late_forgets[seq]
                     self.forget(seq, on_durable)
 
     def _sweep(self) -> None:
         """Has the segments deleted that nobody needs any more."""
-        if self._sweeping or self._loop is None:
-            return
-        numbers = self._catalog.removable()
-        if not numbers:
-            return
-        self._sweeping = True
-        paths = []
-        for number in numbers:
-            name = segment.file_name(number)
-            target = name + segment.ASIDE_SUFFIX if self._catalog.segments[number].damaged else None
-            paths.append((self.directory / name, target))
-
-        def remove() -> None:
-            try:
-                for path, target in paths:
-                    if target is None:
-                        self._disk.unlink(path)
-                    else:
-                        self._disk.rename(path, path.with_name(target))
-                self._disk.sync_directory(self.directory)
-                done = True
-            except OSError:
-                done = False  # the next call of told() tries again
-            self._reader.hand_over(lambda: finish(done))
-
-        def finish(done: bool) -> None:
-            self._sweeping = False
-            if done:
-                for number in numbers:
-                    self._catalog.remove(number)
-                    self._reader.drop_file(number)
-                self.segments_removed += len(numbers)
-                self._sweep()
-
-        self._reader.submit(remove)
+        if self._loop is not None:
+            self._removal.sweep()

@@ -3,83 +3,102 @@
 Neither ever looks at an entry that is not its turn: a million waiting items cost memory and nothing else.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 PRIORITY_MAX = 9  # X-MTA-Priority: 0 to 9, higher goes first
+WIDENINGS = (1, 512, 512 * 256)  # of the wheel's spokes: with a quarter of a second also two minutes and nine hours
 DUE_S_MAX = 32_503_680_000.0  # the year 3000: what is due later (or at infinity) waits until then
 
 
-class Wheel(Generic[T]):
-    """Entries by due time. `add` and `advance` cost the same however many entries wait.
+class Opened(NamedTuple):
+    """A wide spoke whose time comes near: numbers that are due, each at its own time, from `begin_s` to `end_s`."""
 
-    Times are rounded up to spokes of `granularity_s`, so an entry comes at most that much late and never early. Only
-    spokes that hold something exist (a wheel of slots would have to be turned through every empty one), so a clock
-    that jumps by a year costs no more than one that ticks; one that jumps back only makes entries wait.
+    begin_s: float
+    end_s: float
+    seqs: "array[int]"
+
+
+class Wheel:
+    """Item numbers by due time, 8 bytes each; when exactly one is due is asked of the queue when the time is near.
+
+    Times are rounded up to spokes of `granularity_s`, so an entry comes at most that much late and never early. What
+    is due later than in some minutes lies in wider spokes, which are opened before their time and whose entries are
+    then added anew: a million that wait for a year each for another second are some thousand arrays. Only spokes that
+    hold something exist, so a clock that jumps by a year costs no more than one that ticks; one that jumps back only
+    makes entries wait.
     """
 
-    __slots__ = ("_granularity_s", "_heap", "_length", "_spokes")
+    __slots__ = ("_heap", "_length", "_spokes", "_widths_s")
 
-    def __init__(self, granularity_s: float, now_s: float = 0.0) -> None:
-        """`now_s` is where a wheel of slots would have to stand at first; this one begins anywhere."""
+    def __init__(self, granularity_s: float) -> None:
+        """A finest spoke is so wide; the others as `WIDENINGS` says."""
         if granularity_s <= 0:
             raise ValueError("granularity_s must be positive")
-        self._granularity_s = granularity_s
-        self._spokes: dict[int, list[tuple[float, T]]] = {}
-        self._heap: list[int] = []
+        self._widths_s = tuple(granularity_s * widening for widening in WIDENINGS)
+        self._spokes: dict[tuple[int, int], array[int]] = {}
+        self._heap: list[tuple[float, int, int]] = []
+        """When it is opened or due, how wide it is, its number."""
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def add(self, due_s: float, entry: T) -> None:
+    @property
+    def spokes(self) -> int:
+        """How many exist."""
+        return len(self._spokes)
+
+    def add(self, due_s: float, seq: int, now_s: float) -> None:
         """Comes back from `advance` when `due_s` has passed; a time that is past comes with the next one."""
         if not due_s < DUE_S_MAX:
             due_s = DUE_S_MAX
-        spoke = -int(-due_s // self._granularity_s) if due_s > 0 else 0
-        if spoke * self._granularity_s < due_s:
-            spoke += 1  # the product was rounded down: never early
-        entries = self._spokes.get(spoke)
-        if entries is None:
-            self._spokes[spoke] = [(due_s, entry)]
-            heappush(self._heap, spoke)
-        else:
-            entries.append((due_s, entry))
+        kind, number = self._spoke(max(due_s, 0.0), now_s)
+        seqs = self._spokes.get((kind, number))
+        if seqs is None:
+            seqs = self._spokes[kind, number] = array("Q")
+            width_s = self._widths_s[kind]
+            # A wide one is opened a spoke before its time, so that nothing of it is late.
+            heappush(self._heap, ((number - (kind > 0)) * width_s, kind, number))
+        seqs.append(seq)
         self._length += 1
 
-    def advance(self, now_s: float, entries_max: int = 0) -> list[T]:
-        """Takes out what is due, in order of due time, equal ones in the order in which they were added.
+    def _spoke(self, due_s: float, now_s: float) -> tuple[int, int]:
+        fine_s = self._widths_s[0]
+        for kind in range(len(self._widths_s) - 1, 0, -1):
+            width_s = self._widths_s[kind]
+            if due_s - now_s >= 3 * width_s:
+                return kind, int(due_s // width_s)
+        number = -int(-due_s // fine_s)
+        if number * fine_s < due_s:
+            number += 1  # the product was rounded down: never early
+        return 0, number
 
-        `entries_max` bounds the work of one call (0: no bound): the rest comes with the next ones. A caller whose
-        clock may jump forward gives it, for then everything is due at once.
-        """
-        heap, spokes = self._heap, self._spokes
-        due: list[T] = []
-        while heap and heap[0] * self._granularity_s <= now_s:
-            entries = spokes[heap[0]]
-            if len(entries) > 1:
-                entries.sort(key=_due_s)
-            room = entries_max - len(due) if entries_max else len(entries)
-            if room < len(entries):
-                due.extend([entry for _, entry in entries[:room]])
-                del entries[:room]
-                break
-            due.extend([entry for _, entry in entries])
-            del spokes[heappop(heap)]
-        self._length -= len(due)
-        return due
+    def advance(self, now_s: float) -> "tuple[list[array[int]], list[Opened]]":
+        """Takes out what is due, by due time and within a spoke in the order in which it was added; and the wide
+        spokes that open: what they hold is to be added again, or is due as well where their end has passed."""
+        heap = self._heap
+        due: list[array[int]] = []
+        opened: list[Opened] = []
+        while heap and heap[0][0] <= now_s:
+            _, kind, number = heappop(heap)
+            seqs = self._spokes.pop((kind, number))
+            self._length -= len(seqs)
+            width_s = self._widths_s[kind]
+            if kind == 0:
+                due.append(seqs)
+            else:
+                opened.append(Opened(number * width_s, (number + 1) * width_s, seqs))
+        return due, opened
 
-    def next_due_s(self) -> float | None:
+    def next_s(self) -> float | None:
         """When `advance` will next have something; None where nothing waits."""
-        return self._heap[0] * self._granularity_s if self._heap else None
-
-
-def _due_s(timed: tuple[float, object]) -> float:
-    return timed[0]
+        return self._heap[0][0] if self._heap else None
 
 
 class Lane(Generic[T]):

@@ -78,8 +78,11 @@ async def test_an_admins_day(tmp_path: Path) -> None:
         held = await run(server, "queue", "hold", "--campaign", "spring", "--domain", "d0.test")
         cancelled = await run(server, "queue", "cancel", "--sender", "spam@*")
         again = await run(server, "queue", "cancel", "--sender", "spam@*")
-        assert (held.status, held.out) == (0, f"held {SPRING} recipients of {SPRING} messages\n")
-        assert (cancelled.status, cancelled.out) == (0, f"cancelled {SPAM} recipients of {SPAM} messages\n")
+        assert (held.status, held.out) == (0, f"held {SPRING} recipients of {SPRING} messages at 2 workers\n")
+        assert (cancelled.status, cancelled.out) == (
+            0,
+            f"cancelled {SPAM} recipients of {SPAM} messages at 2 workers\n",
+        )
         assert (again.status, again.out) == (1, "nothing matched\n")
         suspended = await run(
             server, "suspend", "--domain", "d0.test", "--for", "2h", "--reason", "they asked", "--json"
@@ -105,7 +108,7 @@ async def test_an_admins_day(tmp_path: Path) -> None:
         await until_shown(server, lambda page: counted(page) == Counter(held=SPRING), "queue", "summary")
         assert sink.profiles["d0.test"].by_recipient().total() == NEWS + 1
         released = await run(server, "queue", "release", "--all")
-        assert released.out == f"released {SPRING} recipients of {SPRING} messages\n"
+        assert released.out == f"released {SPRING} recipients of {SPRING} messages at 2 workers\n"
         await until_shown(server, lambda page: counted(page) == Counter(), "queue", "summary")
         metrics = (await fetched(server, "/metrics"))[1]
         assert await server.stop() == 0

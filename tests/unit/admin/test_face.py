@@ -176,7 +176,15 @@ async def test_actions_go_to_all_workers(client: Client, asker: FakeAsker, verb:
     answer = await client.post(f"/queue/{verb}", {"sender": "*@shop.test", "by": "kim"})
 
     assert answer.status == 200
-    assert answer.json == {"touched": 13, "messages": 12, "sending": 1, "problems": []}
+    assert answer.json == {
+        "touched": 13,
+        "messages": 12,
+        "sending": 1,
+        "left": {},
+        "workers": 2,
+        "cursors": [{"after": 0, "until": 0, "looked_at": 0, "of": 0}] * 2,
+        "problems": [],
+    }
     assert [(act.verb, act.selection, act.by) for act in asker.of(Act)] == [
         (verb, Selection(sender="*@shop.test"), "kim")
     ]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mta.cli import queue_admin
+from mta.cli import queue_admin, queue_files
 from mta.model.envelope import Envelope, Recipient, encode
 from mta.model.outcome import Reply
 from mta.reporting.events import Fate, Way, encode_note, encode_notes
-from mta_queue import record, segment
+from mta_queue import inspection, record, segment
 from mta_queue.disk import OsDisk
-from mta_queue.record import FileHeader
+from mta_queue.quarantine import Quarantine
+from mta_queue.record import CopiedState, FileHeader
 from mta_queue.store import Origin, Store
 
 
@@ -94,12 +95,13 @@ def test_verify_one_log_as_json(queue: Path, capsys: pytest.CaptureFixture[str])
     assert report == {
         "log": str(queue / "0"),
         "segments": 1,
-        "records": 8,
+        "records": 9,
         "items": 3,
         "recipients": 7,
         "arriving": 1,
         "untold": 0,
-        "set_aside": 0,
+        "missing": [],
+        "quarantine": [],
         "problems": [],
     }
 
@@ -118,18 +120,17 @@ def test_verify_finds_a_changed_byte(queue: Path, capsys: pytest.CaptureFixture[
     assert "content damaged" in output
 
 
-def test_verify_every_changed_byte(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_every_changed_byte(queue: Path) -> None:
     """There is no byte that can change unnoticed, but those of the seal and before it that a crash may tear."""
-    path = file_of(queue / "0")
+    disk, path = OsDisk(), file_of(queue / "0")
     good = path.read_bytes()
 
     unnoticed = []
     for at in range(len(good) - record.SEAL_BYTES):
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
-        if run("verify", queue / "0") == 0:
+        if not inspection.verify(disk, queue / "0").problems:
             unnoticed.append(at)
 
-    capsys.readouterr()
     assert unnoticed == []
 
 
@@ -154,12 +155,36 @@ def test_verify_newer_format(queue: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "newer format" in capsys.readouterr().out
 
 
-def test_verify_counts_what_was_set_aside(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Files that were set aside earlier are mentioned; they are not the queue any more."""
-    (queue / "0" / (segment.file_name(7) + segment.ASIDE_SUFFIX)).write_bytes(b"x")
+def test_verify_shows_the_quarantine(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that were set aside are listed with their reasons; they are not the queue any more."""
+    log = queue / "0"
+    (log / (segment.file_name(7) + segment.ASIDE_SUFFIX)).write_bytes(b"x")
+    (log / segment.file_name(8)).write_bytes(b"x")
+    Quarantine(log, OsDisk(), lambda: 0.0).take(8, ["9 bytes at 5: \x1b damaged"])
 
-    assert run("verify", queue / "0") == 0
-    assert "1 files were set aside" in capsys.readouterr().out
+    assert run("verify", log) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("  sound")
+    assert lines[2:] == [
+        f"{log}/{segment.file_name(7)}.aside: set aside: nobody wrote down why",
+        f"{log}/quarantine/{segment.file_name(8)}: set aside: 1970-01-01T00:00:00+00:00 9 bytes at 5: \\x1b damaged",
+    ]
+
+
+def test_verify_tells_how_far_it_is(
+    queue: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits at a terminal sees how much has been read; the line is wiped in the end, and a pipe has none."""
+    monkeypatch.setattr(queue_files, "PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(queue_files, "PROGRESS_EVERY_S", 0.0)
+
+    assert run("verify", queue) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert run("verify", queue) == 0
+    shown = capsys.readouterr().err
+    assert "\r0 of 0 MB (100 %)" in shown
+    assert shown.endswith(f"\r{'':40}\r")
 
 
 def test_dump_json(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,8 +193,9 @@ def test_dump_json(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert status == 0
-    kinds = ["segment", "item", "item", "item", "item", "finished", "postponed", "told", "sealed"]
+    kinds = ["segment", "item", "item", "item", "item", "finished", "postponed", "told", "index", "sealed"]
     assert [one["kind"] for one in records] == kinds
+    assert records[8]["records"] == 7
     assert {one["log"] for one in records} == {str(queue / "0")}
     assert records[1]["sender"] == "s@sender.example"
     assert (records[2]["recipients"][4], records[2]["parts"], records[2]["due"]) == ("r4@y.example", 5, 90.0)
@@ -187,7 +213,7 @@ def test_dump_text(queue: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
-    assert len(lines) == 18
+    assert len(lines) == 20
     assert "recipients=r0@y.example,r1@y.example,r2@y.example and 2 more" in lines[2]
     assert "origin=3/33" in lines[3]
     assert "id=id-\\x1b[2J" in lines[4]
@@ -226,6 +252,31 @@ def test_beside_a_running_server(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run("dump", tmp_path / "0") == 0
     asyncio.run(store.close())
     capsys.readouterr()
+
+
+def test_dump_shows_copies_and_what_was_rescheduled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy says whose it is and what its parts wait for; a time that was changed alone has no reply."""
+    marker = 7
+    fate = Fate("deferred", 2.0, Reply(451, "4.7.1", "later"), "rcpt", 1)
+    states = [CopiedState(9.0, (0,), encode_note(fate)), CopiedState(20.0, (2, 3), b"")]
+    data = record.encode_file_header(FileHeader(record.VERSION, marker, 0, 1, 1, 0))
+    data += record.encode_copy(marker, 50, 41, "id-41", envelope("a@x.example"), 0, 0, states)
+    data += record.encode_fate(marker, 51, record.RESCHEDULED, 41, (2,), b"", 30.0)
+    (tmp_path / "0").mkdir()
+    file_of(tmp_path / "0").write_bytes(data)
+
+    run("dump", tmp_path)
+    text = capsys.readouterr().out
+    run("dump", tmp_path, "--json")
+    _, copy, rescheduled = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+
+    assert (copy["kind"], copy["item"], copy["id"], copy["recipients"]) == ("item", 41, "id-41", ["a@x.example"])
+    assert copy["copied"] == [
+        {"parts": [0], "due": 9.0, "fate": "deferred", "attempt": 1, "stage": "rcpt", "reply": "451 4.7.1 later"},
+        {"parts": [2, 3], "due": 20.0},
+    ]
+    assert (rescheduled["kind"], rescheduled["item"], rescheduled["due"]) == ("rescheduled", 41, 30.0)
+    assert "copied=0:1970-01-01T00:00:09+00:00,2/3:1970-01-01T00:00:20+00:00" in text
 
 
 @pytest.mark.parametrize("action", ["verify", "dump"])

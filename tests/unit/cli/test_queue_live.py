@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mta.cli import queue_admin, words
@@ -286,16 +287,6 @@ def test_show_as_json(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[
     assert (data["id"], data["rows"][0]["recipient"], data["history"]) == (ID, "a@x.test", [])
 
 
-def test_why_is_another_word_for_show(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str]) -> None:
-    """Because that is what one asks."""
-    asker.answers[Show] = [Shown([row(waits_for="mx.x.test, which does not take mail", state="ready")]), Shown([])]
-
-    status = run("why", ID)
-
-    assert status == 0
-    assert "  a@x.test: ready, waits for mx.x.test, which does not take mail\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("message_id", [ID, "../queue", "a b?c=d", ""])
 def test_show_of_what_is_unknown(
     run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str], message_id: str
@@ -317,22 +308,23 @@ def test_show_of_what_is_unknown(
 @pytest.mark.parametrize(
     ("verb", "said"),
     [
-        ("hold", "held 1,204 recipients of 1,180 messages (3 being sent were left alone)"),
-        ("release", "released 1,204 recipients of 1,180 messages (3 being sent were left alone)"),
-        ("cancel", "cancelled 1,204 recipients of 1,180 messages (3 being sent were left alone)"),
-        ("retry", "told 1,204 recipients of 1,180 messages to try at once (3 being sent were left alone)"),
+        ("hold", "held 1,204 recipients of 1,180 messages at 2 workers"),
+        ("release", "released 1,204 recipients of 1,180 messages at 2 workers"),
+        ("cancel", "cancelled 1,204 recipients of 1,180 messages at 2 workers"),
+        ("retry", "told 1,204 recipients of 1,180 messages at 2 workers to try at once"),
     ],
 )
 def test_actions_say_what_they_did(
     run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str], verb: Verb, said: str
 ) -> None:
-    """In one line; the workers hear the selection and who asked."""
-    asker.answers[Act] = [Acted(1200, 1177, 1), Acted(4, 3, 2)]
+    """What was touched, and what was left alone and why; the workers hear the selection and who asked."""
+    left = {"being sent": 1, "held already": 5}
+    asker.answers[Act] = [Acted(1200, 1177, 1, left), Acted(4, 3, 2, {"being sent": 2})]
 
     status = run(verb, "--sender", "*@shop.test", "--older-than", "2h")
 
     assert status == 0
-    assert capsys.readouterr().out == f"{said}\n"
+    assert capsys.readouterr().out == f"{said}\nleft alone: 3 being sent, 5 held already\n"
     assert asker.of(Act) == [Act(verb, Selection(sender="*@shop.test", older_than_s=7200.0), "kim")]
 
 
@@ -375,12 +367,39 @@ def test_everything_must_be_said(run: Run, asker: FakeAsker) -> None:
 
 def test_nothing_matched(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str]) -> None:
     """The answer is no: status 1."""
-    asker.answers[Act] = [Acted(0, 0), Acted(0, 0, 1)]
-
+    asker.answers[Act] = [Acted(0, 0), Acted(0, 0)]
     status = run("cancel", "--id", ID)
+    assert (status, capsys.readouterr().out) == (1, "nothing matched\n")
 
-    assert status == 1
-    assert capsys.readouterr().out == "nothing matched (1 being sent was left alone)\n"
+    asker.answers[Act] = [Acted(0, 0), Acted(0, 0, 1, {"being sent": 1})]
+    status = run("cancel", "--id", ID)
+    assert (status, capsys.readouterr().out) == (1, "nothing was touched\nleft alone: 1 being sent\n")
+
+
+def test_a_long_action_is_asked_for_bit_by_bit(
+    run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker goes on where it was, and one that is done is left in peace; the sum is told."""
+    steps = {
+        (0, 0): Acted(10, 10, 0, {"held already": 1}, 500, 900, 50, 100),
+        (1, 0): Acted(7, 7, 0, {}, 0, 300, 20, 20),
+        (0, 500): Acted(4, 3, 0, {"held already": 2}, 0, 900, 100, 100),
+    }
+
+    def answer(question: Any, worker: int) -> bytes:
+        return msgspec.json.encode(steps[worker, question.after])
+
+    monkeypatch.setattr(asker, "_answer", answer)
+
+    status = run("hold", "--all")
+
+    assert status == 0
+    assert capsys.readouterr().out == "held 21 recipients of 20 messages at 2 workers\nleft alone: 3 held already\n"
+    asked = [(question, worker) for question, worker in asker.asked if isinstance(question, Act)]
+    assert [(question.after, question.until, worker) for question, worker in asked] == [
+        (0, 0, None),
+        (500, 900, 0),
+    ]
 
 
 def test_an_action_that_did_not_reach_all_is_no_success(
@@ -404,7 +423,8 @@ def test_actions_as_json(run: Run, asker: FakeAsker, capsys: pytest.CaptureFixtu
 
     run("hold", "--all", "--json")
 
-    assert json.loads(capsys.readouterr().out) == {"touched": 3, "messages": 2, "sending": 1, "problems": []}
+    told = json.loads(capsys.readouterr().out)
+    assert [told[name] for name in ("touched", "messages", "sending", "workers", "problems")] == [3, 2, 1, 2, []]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_storm_of_orders_loses_and_doubles_nothing(tmp_path: Path, seed: int):
                 )
                 rig.domains_of(sink.profiles)
                 rig.count = count
-                for seq, _, parts in rig.recovered.waiting:
+                for seq, parts in rig.recovered.waiting:
                     rig.dispatcher.found(seq, parts)
                 await _storm(loop, random, rig, sink)
                 accepted |= rig.accepted
@@ -112,11 +112,11 @@ async def _storm(loop: SwiftLoop, random: Random, rig: DeliveryRig, sink: Sink) 
 def _check_counts(rig: DeliveryRig) -> None:
     """What is held and what is parked is counted as it is, once."""
     store, suspensions = rig.store, rig.dispatcher.suspensions
-    waiting = [(seq, state) for seq in store.seqs() for state in store.waiting_parts(seq)]
-    assert rig.dispatcher.held == sum(is_held(state.due_s) for _, state in waiting)
+    waiting = [(seq, part, due_s) for seq in store.seqs() for part, due_s in store.dues(seq)]
+    assert rig.dispatcher.held == sum(is_held(due_s) for _, _, due_s in waiting)
     parked = [(seq, part) for seq, parts in parked_of(suspensions) for part in parts]
     assert suspensions.parked_parts == len(parked) == len(set(parked))
-    assert set(parked) <= {(seq, state.part) for seq, state in waiting if not is_held(state.due_s)}
+    assert set(parked) <= {(seq, part) for seq, part, due_s in waiting if not is_held(due_s)}
 
 
 def parked_of(suspensions: Suspensions) -> list[tuple[int, list[int]]]:

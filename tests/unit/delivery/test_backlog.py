@@ -23,6 +23,7 @@ class FakeSuspensions:
     def __init__(self) -> None:
         self.active = True
         self.needs_envelope = False
+        self.parked_parts = 0
         self.until_s = 0.0
         self.domains: set[str] = set()
         self.parked: list[Job] = []

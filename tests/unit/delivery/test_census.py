@@ -8,7 +8,7 @@ import pytest
 
 from bench.sink import Profile, Sink
 from mta.delivery.job import Job
-from mta.delivery.standing import jobs_before
+from mta.delivery.reasons import jobs_before
 from mta.delivery.walk import ITEMS_AT_ONCE
 from mta.model.envelope import Envelope
 from mta.model.selection import Selection

@@ -48,8 +48,9 @@ async def test_what_waits_is_not_touched_before_it_is_known(loop: SwiftLoop, tmp
 
 
 @swiftly
-async def test_a_worker_that_stops_says_so(loop: SwiftLoop, tmp_path: Path):
+async def test_a_worker_that_stops_says_so(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also to a question that it was about to answer: what was touched stays touched."""
+    monkeypatch.setattr("mta.delivery.walk.TURN_S", 0.0)
     rig = rig_for(loop, tmp_path)
     await rig.suspend(rig.suspension(all=True))
     for _ in range(600):
@@ -118,3 +119,25 @@ async def test_several_questions_at_once_are_all_answered(loop: SwiftLoop, tmp_p
 
     assert not any(isinstance(answer, Failed) for answer in answers)
     assert isinstance(answers[-1], WorkerCounts)
+
+
+@swiftly
+async def test_who_asks_the_same_hears_the_same(loop: SwiftLoop, tmp_path: Path):
+    """An impatient admin costs no second walk, and one who goes away takes nothing from the others."""
+    rig = rig_for(loop, tmp_path)
+    await rig.suspend(rig.suspension(all=True))
+    for _ in range(50):
+        rig.send("x@a.test")
+    await asyncio.sleep(1)
+
+    asked = [loop.create_task(rig.clerk.answer(Summary())) for _ in range(10)]
+    await asyncio.sleep(0)
+    asked.pop(0).cancel()
+    answers = await asyncio.gather(*asked)
+    again = await rig.clerk.answer(Summary())
+    await rig.stop()
+
+    assert isinstance(again, Summarized)
+    assert again.messages == 50
+    assert all(answer is answers[0] for answer in answers)
+    assert again is not answers[0]

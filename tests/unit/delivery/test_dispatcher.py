@@ -394,7 +394,7 @@ async def test_a_message_that_cannot_be_read_back_stops_nobody(loop: SwiftLoop, 
         rig.is_clean()
         await rig.stop()
 
-    assert rig.store.set_aside == 2
+    assert rig.store.quarantined == 2
 
 
 @swiftly
@@ -442,7 +442,7 @@ async def test_what_waited_at_a_restart_goes_on(loop: SwiftLoop, tmp_path: Path)
         (tmp_path / "2").mkdir()
         after = DeliveryRig(loop, tmp_path / "2", port=sink.port, disk=rig.disk)
         after.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
-        for seq, _, parts in after.recovered.waiting:
+        for seq, parts in after.recovered.waiting:
             after.dispatcher.found(seq, parts)
         await after.until(lambda: bool(after.events("delivered")))
         await after.stop()
@@ -484,7 +484,7 @@ async def test_a_wheel_that_says_it_twice_sends_it_once(loop: SwiftLoop, tmp_pat
         for name in ("x@a.test", "tempfail.2@a.test"):
             seq = rig.seqs[rig.send(name)]
             for later_s in range(0, 900, 10):
-                rig.dispatcher.later(loop.wall_s() + later_s / 2, seq, (0,))
+                rig.dispatcher.later(loop.wall_s() + later_s / 2, seq)
         await rig.settled()
         await asyncio.sleep(500)
         await rig.stop()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.sink import Profile, Sink
-from mta.delivery import domains
+from mta.delivery import domains, fates
 from mta.handoff.frames import Told
 from mta.handoff.placement import Placement
 from mta.resolve.errors import no_answer, no_domain
@@ -188,7 +188,7 @@ async def test_a_domain_that_vanishes_is_given_up_bit_by_bit(
     loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The loop turns in between; what an admin cancels meanwhile does not bounce too."""
-    monkeypatch.setattr(domains, "BOUNCED_AT_ONCE", 1)
+    monkeypatch.setattr(fates, "BOUNCED_AT_ONCE", 1)
     rig = DeliveryRig(loop, tmp_path, port=1)
     rig.resolver.found["a.test"] = no_answer("a.test", "timeout")
     for name in names(200, "a.test"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -66,6 +66,9 @@ class Rig:
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
         self.planned.append((due_s, seq, list(parts)))
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
 
     def split(self, job: Job, parts: Sequence[int]) -> Job:
         return job.part(parts)

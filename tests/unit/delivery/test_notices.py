@@ -82,6 +82,9 @@ class Rig:
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
         self.planned.append((due_s, seq, list(parts)))
 
+    def soon(self, call: Callable[[], None]) -> None:
+        self.loop.call_soon(call)
+
     def split(self, job: Job, parts: Sequence[int]) -> Job:
         return job.part(parts)
 

@@ -95,7 +95,7 @@ def test_cold_and_signed_waits():
     stages.push(5, job(1))
     cold = job(2, signed=True)
 
-    stages.push_back(cold)
+    stages.pick_again(cold)
 
     assert not stages.ready
     assert stages.pop_unsigned() is cold
@@ -119,7 +119,7 @@ def test_drain():
     stages.begin(signing)
     stages.ready.push(5, ready)
 
-    assert list(stages.drain()) == [ready, signing, waiting]
+    assert stages.remove(lambda each: True) == [ready, signing, waiting]
     assert len(stages) == 0
     assert stages.head_priority() == -1
 

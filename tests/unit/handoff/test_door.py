@@ -121,7 +121,7 @@ def test_what_was_taken_and_refused_is_forgotten_by_name() -> None:
     assert machine.answers("000000") == [REFUSED_RESTARTING]
     machine.start(1)
 
-    assert [item_id for _, item_id, _ in machine.worker(1).recovered.waiting] == ["000000"]
+    assert [item_id for _, item_id in machine.worker(1).recovered.recent] == ["000000"]
     machine.recover()
     machine.check()
     assert not machine.delivered

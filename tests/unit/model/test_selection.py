@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.model.selection import Facts, Selection, matches
+from mta.model.selection import Criteria, Facts, Selection, matches
 
 FACTS = Facts(
     id="1m80zd",
@@ -97,3 +97,33 @@ def test_the_null_sender_can_be_named() -> None:
     assert matches(Selection(sender="<>"), notification)
     assert not matches(Selection(sender="<>"), FACTS)
     assert not matches(Selection(sender="*@*"), notification)
+
+
+def test_a_clock_that_was_set_back_hides_nothing() -> None:
+    """Where no age is asked for none is looked at, negative or not."""
+    future = FACTS._replace(age_s=-3600.0)
+
+    assert matches(Selection(all=True), future)
+    assert matches(Selection(tenant="shop"), future)
+    assert not matches(Selection(older_than_s=1.0), future)
+
+
+WORDS = st.sampled_from(["", "a", "A", "b", "*", "a*", "<>"])
+NAMES = st.sampled_from(["", "a", "ab", "b"])
+
+
+@given(st.builds(Selection, **dict.fromkeys(FACTS._fields[:-1], WORDS), older_than_s=st.sampled_from([0.0, 5.0])),
+       st.builds(Facts, *[NAMES] * 9, st.sampled_from([-1.0, 0.0, 9.0])))  # fmt: skip
+def test_taken_apart_it_means_the_same(selection: Selection, facts: Facts) -> None:
+    """Whoever asks step by step and stops at the first no hears what `matches` says."""
+    if selection.is_empty:
+        return
+    criteria = Criteria(selection)
+    answer = (
+        criteria.may_be(facts.id)
+        and criteria.has_message(facts.tenant, facts.campaign, facts.sender, facts.age_s)
+        and criteria.has_recipient(facts.domain, facts.recipient)
+        and criteria.has_place(facts.site, facts.policy, facts.source)
+    )
+    assert answer == matches(selection, facts)
+    assert not criteria.is_everything

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mta_queue.catalog import Catalog, Entry
+from mta_queue.catalog import Catalog
+from mta_queue.entry import Entry, Note
 from mta_queue.record import Origin
 
 
@@ -26,6 +27,12 @@ def catalog_with(*items_by_segment: list[int]) -> Catalog:
     return catalog
 
 
+def end(catalog: Catalog, seq: int) -> None:
+    one = catalog.get(seq)
+    assert one is not None
+    catalog.end(seq, one)
+
+
 def test_parts_end_one_by_one() -> None:
     """An item lives until its last part has its fate."""
     catalog = catalog_with([])
@@ -36,9 +43,9 @@ def test_parts_end_one_by_one() -> None:
     catalog.end_parts(5, one, (0, 2))
 
     assert list(one.living_parts()) == [1]
-    assert (catalog.parts_living, 5 in catalog.items, catalog.segments[2].living) == (1, True, 1)
+    assert (catalog.parts_living, 5 in catalog, catalog.segments[2].living) == (1, True, 1)
     catalog.end_parts(5, one, (1,))
-    assert (catalog.parts_living, 5 in catalog.items, catalog.segments[2].living) == (0, False, 0)
+    assert (catalog.parts_living, 5 in catalog, catalog.segments[2].living) == (0, False, 0)
 
 
 def test_ending_a_dead_part_changes_nothing() -> None:
@@ -61,7 +68,7 @@ def test_postponed_parts_have_their_own_times() -> None:
     catalog.add(5, one)
     catalog.end_parts(5, one, (2,))
 
-    catalog.postpone(one, (1, 2), 99.0, b"note")
+    catalog.postpone(5, one, (1, 2), 99.0, Note(5, b"note"))
 
     assert [(part, one.due_of(part)) for part in one.living_parts()] == [(0, 7.0), (1, 99.0)]
     assert one.postponed is not None
@@ -76,23 +83,24 @@ def test_drop_is_idempotent() -> None:
     catalog.drop(5)
     catalog.drop(5)
 
-    assert (catalog.items, catalog.parts_living) == ({}, 0)
+    assert (len(catalog), list(catalog.seqs()), catalog.parts_living) == (0, [], 0)
 
 
 def test_segment_with_a_living_item_stays() -> None:
     """A segment goes with its last item and not before."""
     catalog = catalog_with([1, 2])
 
-    catalog.end(1, catalog.items[1])
+    end(catalog, 1)
     assert catalog.removable() == []
-    catalog.end(2, catalog.items[2])
+    end(catalog, 2)
     assert catalog.removable() == [1]
 
 
 def test_untold_segment_stays() -> None:
     """A segment stays until the event log has heard of its items and of their fates."""
     catalog = catalog_with([1])
-    one = catalog.items[1]
+    one = catalog.get(1)
+    assert one is not None
     catalog.told = 0
     catalog.to_tell(one, 30)
     catalog.end(1, one)
@@ -111,10 +119,10 @@ def test_segment_with_fates_of_a_living_segment_stays() -> None:
     catalog.segments[2].refs = {1, 2}
     catalog.segments[3].refs = {2}
     for seq in (2, 3):
-        catalog.end(seq, catalog.items[seq])
+        end(catalog, seq)
 
     assert catalog.removable() == []
-    catalog.end(1, catalog.items[1])
+    end(catalog, 1)
     assert catalog.removable() == [1]
     catalog.remove(1)
     assert catalog.removable() == [2]

@@ -12,6 +12,7 @@ import pytest
 
 from mta.testing.memory_disk import MemoryDisk, PowerLost
 from mta.testing.stepped_loop import SteppedLoop
+from mta_queue import compaction, compactor, copying, opening
 from mta_queue.store import Origin, Recovered, Store
 
 DIRECTORY = Path("/queue/3")
@@ -46,6 +47,7 @@ class Run:
     """One log over several lives of its process."""
 
     def __init__(self, seed: int, durability: str = "fsync", faults: float = 0.0) -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.disk = MemoryDisk(seed)
         self.durability = durability
@@ -65,6 +67,8 @@ class Run:
             durability=cast(Any, self.durability),
             segment_bytes_max=3000,
             jobs=self.loop.jobs,
+            # Of what is not recent the index is read: in every second run of all that has one.
+            recent_bytes=opening.RECENT_BYTES if self.seed % 2 else 0,
         )
         recovered = self.store.open()
         self.store.start(cast(Any, self.loop))
@@ -191,9 +195,10 @@ class Run:
     def crash(self) -> None:
         """Kills the process or the machine, opens the log again and compares."""
         settled = self.store._journal.settled
-        was_failing = bool(self.store._journal._carry)
+        was_failing = bool(self.store._journal._committer.carry)
         self.seen["segments removed"] += self.store.segments_removed
         self.seen["failures"] += self.store.failures
+        self.seen["bytes copied"] += self.store.copied_bytes
         if self.durability == "os" or self.random.random() < 0.4:
             self.disk.kill()
         else:
@@ -203,7 +208,7 @@ class Run:
 
     def compare(self, recovered: Recovered, settled: int, was_failing: bool) -> None:
         store = self.store
-        waiting = {seq: parts for seq, _, parts in recovered.waiting}
+        waiting = dict(recovered.waiting)
         arriving = {seq: origin for seq, _, origin in recovered.arriving}
         assert not waiting.keys() & arriving.keys()
         assert (waiting.keys() | arriving.keys()) <= self.items.keys()
@@ -294,6 +299,47 @@ def test_crash_with_a_failing_disk(seed: int) -> None:
     for _ in range(6):
         run.live(steps=400)
         run.crash()
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be copied is, all the time."""
+    for name, value in {"EARLY": 0, "PRESSING": 0, "PRESSING_COST_MAX": 1, "GAIN_MIN": 0, "YOUNG_SEGMENTS": 1}.items():
+        monkeypatch.setattr(compaction, name, value)
+    monkeypatch.setattr(copying, "PRESSING_COST_MAX", 2)
+    monkeypatch.setattr(copying, "SLICE_ITEMS", 2)
+    monkeypatch.setattr(compactor, "LOOK_S", 0.5)
+    monkeypatch.setattr(compactor, "STUCK_S", 0)
+    monkeypatch.setattr(compaction, "FAILED_WAIT_S", 0)
+    monkeypatch.setattr(compaction, "IDLE_BYTES_S", 1 << 40)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("seed", range(400, 430))
+def test_crash_while_copying(seed: int) -> None:
+    """The same holds while everything is copied again and again, on a disk that fails now and then or never."""
+    run = Run(seed, faults=0.05 if seed % 2 else 0.0)
+
+    for _ in range(6):
+        run.live(steps=400)
+        run.crash()
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_runs_copy() -> None:
+    """Rounds are made and ended by crashes at every step of theirs."""
+    ended: Counter[str] = Counter()
+    copied = 0
+    for seed in range(430, 445):
+        run = Run(seed)
+        for _ in range(4):
+            run.live(steps=400)
+            ended.update(path.suffix for path in run.disk.paths())
+            run.crash()
+        copied += run.seen["bytes copied"]
+
+    assert copied > 20_000
+    assert ended[".copying"] > 0, "crashes that left a copy half done"
 
 
 @pytest.mark.parametrize("seed", range(200, 220))

@@ -5,12 +5,15 @@ from pathlib import Path
 from zlib import crc32
 
 from mta.testing.memory_disk import MemoryDisk
+from mta.testing.stepped_loop import SteppedLoop
 from mta_queue import record, store
-from mta_queue.record import FileHeader, Found
+from mta_queue.index import IndexWriter, Row
+from mta_queue.record import CopiedState, FileHeader, Found
 from mta_queue.segment import SegmentReader, file_name
 
 TEXT = (Path(__file__).parents[3] / "queue" / "FORMAT.md").read_text()
 MARKER = 0xA1B2C3D4
+STATES = [CopiedState(1_767_225_600.0, (0,), b"NO"), CopiedState(0.0, (3,), b"")]
 CONTENT = b"Subject: hi\r\n\r\nhello\r\n"
 
 
@@ -43,7 +46,8 @@ def test_example_decodes() -> None:
     disk.append(disk.create(path), 0, (dumped(),))
 
     reader = SegmentReader(disk, disk.open(path))
-    item, postponed, sealed = reader.records(verify_content=True)
+    item, postponed, finished, copy, listed, sealed = reader.records(verify_content=True)
+    index = reader.index()
 
     assert reader.header == FileHeader(record.VERSION, MARKER, 3, 17, 41, 40)
     assert (reader.is_sealed, reader.is_whole) == (True, True)
@@ -54,21 +58,72 @@ def test_example_decodes() -> None:
     assert (postponed.record.kind, postponed.record.number, postponed.record.seq) == (record.POSTPONED, 42, 41)
     assert (postponed.record.listed_parts(), postponed.record.note()) == ((1,), b"NOTE")
     assert postponed.record.due_s == 1_767_225_600.0
+    assert isinstance(finished, Found)
+    assert (finished.record.kind, finished.record.listed_parts()) == (record.FINISHED, (0, 2))
+    assert isinstance(copy, Found)
+    assert (copy.record.is_copy, copy.record.seq, copy.record.item_id(), copy.record.meta()) == (
+        True,
+        12,
+        "00zz",
+        b"MET",
+    )
+    assert copy.record.copied_states() == STATES
+    assert isinstance(listed, Found)
+    assert index is not None
+    rows = [Row._make(row) for row in index.rows()]
+    assert [(row.kind, row.number, row.seq) for row in rows] == [(1, 41, 41), (3, 42, 41), (2, 43, 30), (1, 44, 12)]
+    assert [index.parts(row.parts, row.extra) for row in rows[1:3]] == [(1,), (0, 2)]
+    assert index.states(rows[3].extra) == [(1_767_225_600.0, (0,), 2), (0.0, (3,), 0)]
     assert isinstance(sealed, Found)
     assert (sealed.record.kind, sealed.record.seq) == (record.SEALED, 17)
 
 
 def test_example_encodes() -> None:
     """The code writes the example byte for byte: the format has not changed without its version."""
-    data = (
-        record.encode_file_header(FileHeader(1, MARKER, 3, 17, 41, 40))
-        + record.encode_item(MARKER, 41, "01hq", b"META", 2, len(CONTENT), crc32(CONTENT))
-        + CONTENT
-        + record.encode_fate(MARKER, 42, record.POSTPONED, 41, (1,), b"NOTE", 1_767_225_600.0)
-        + record.encode_seal(MARKER, 43, 17)
-    )
+    records = [
+        record.encode_item(MARKER, 41, "01hq", b"META", 2, len(CONTENT), crc32(CONTENT)) + CONTENT,
+        record.encode_fate(MARKER, 42, record.POSTPONED, 41, (1,), b"NOTE", 1_767_225_600.0),
+        record.encode_fate(MARKER, 43, record.FINISHED, 30, (0, 2), b"OK"),
+        record.encode_copy(MARKER, 44, 12, "00zz", b"MET", 5, crc32(b"old\r\n"), STATES) + b"old\r\n",
+    ]
+    writer = IndexWriter()
+    writer.add(records)
+    data = record.encode_file_header(FileHeader(2, MARKER, 3, 17, 41, 40)) + b"".join(records)
+    data += writer.encode(MARKER, 17) + record.encode_seal(MARKER, 45, 17, len(data))
 
     assert data == dumped()
+
+
+def test_version_1_is_read() -> None:
+    """A log of the version before is read as it is, sealed or not; what is added to it is of this version."""
+    records = (
+        record.encode_item(MARKER, 41, "01hq", b"META", 2, len(CONTENT), crc32(CONTENT)),
+        CONTENT,
+        record.encode_fate(MARKER, 42, record.POSTPONED, 41, (1,), b"NOTE", 9.0),
+        record.encode_fate(MARKER, 43, record.SEALED, 17),
+    )
+    for count in (3, 4):
+        disk, loop = MemoryDisk(), SteppedLoop()
+        disk.make_directory(Path("/log/3"))
+        header = record.encode_file_header(FileHeader(1, MARKER, 3, 17, 41, 40))
+        disk.append(disk.create(Path("/log/3") / file_name(17)), 0, (header, *records[:count]))
+
+        found = [store.Store(Path("/log/3"), disk=disk, jobs=loop.jobs)]
+        recovered = [found[0].open()]
+        disk.kill()
+        found.append(store.Store(Path("/log/3"), disk=disk, jobs=loop.jobs))
+        recovered.append(found[1].open())
+
+        for one, log in zip(recovered, found, strict=True):
+            assert one.set_aside == []
+            assert list(one.waiting) == [(41, ((0, 0.0), (1, 9.0)))]
+            loaded = log.load(41)
+            assert loaded is not None
+            assert (loaded.meta, [part.note for part in loaded.parts]) == (b"META", [b"", b"NOTE"])
+        assert disk.contents(Path("/log/3") / file_name(17))[-len(records[3]) :][32] == record.SEALED
+        added = record.decode_file_header(disk.contents(Path("/log/3") / file_name(18)))
+        assert added is not None
+        assert added.version == 2
 
 
 def test_tables_of_places() -> None:

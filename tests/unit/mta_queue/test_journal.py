@@ -7,7 +7,7 @@ import pytest
 
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
-from mta_queue import inspection, journal, record
+from mta_queue import committer, inspection, journal, record
 from mta_queue.journal import CROWD, GATHER_S
 from mta_queue.record import Found
 from mta_queue.store import Recovered, Store
@@ -197,7 +197,7 @@ def test_a_crowd_that_is_complete_waits_no_longer() -> None:
 
 def test_many_unsynced_fates_are_synced(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would have to be written again after a failure does not grow without bound."""
-    monkeypatch.setattr(journal, "FATES_UNSYNCED_BYTES_MAX", 500)
+    monkeypatch.setattr(committer, "FATES_UNSYNCED_BYTES_MAX", 500)
     rig = Rig()
     seqs = [rig.append() for _ in range(10)]
     rig.loop.settle()
@@ -249,8 +249,8 @@ def test_new_segment_when_the_old_is_full() -> None:
     rig.append(content=b"c" * 700)
     rig.loop.settle()
 
-    assert order == ["sync", "append", "sync", "create", "append", "sync", "sync_directory"]
-    assert rig.kinds() == [("01", "item"), ("01", "sealed"), ("02", "item")]
+    assert order == ["append", "sync", "append", "sync", "create", "append", "sync", "sync_directory"]
+    assert rig.kinds() == [("01", "item"), ("01", "index"), ("01", "sealed"), ("02", "item")]
 
 
 def test_group_larger_than_a_segment() -> None:
@@ -309,7 +309,7 @@ def test_failed_group(operation: str) -> None:
     assert not rig.store.is_failing
     assert rig.store.items == 2
     assert rig.kinds()[-2:] == [("02", "forgotten"), ("02", "item")]
-    assert [item_id for _, item_id, _ in rig.again().recovered.waiting] == ["before", "after"]
+    assert [item_id for _, item_id in rig.again().recovered.recent] == ["before", "after"]
 
 
 def test_fates_of_a_failed_sync_are_written_again() -> None:
@@ -327,7 +327,7 @@ def test_fates_of_a_failed_sync_are_written_again() -> None:
 
     assert [kind for name, kind in rig.kinds() if name == "02"] == ["finished", "finished", "forgotten"]
     rig.disk.lose_power()
-    assert Rig(rig.disk).recovered.waiting == []
+    assert list(Rig(rig.disk).recovered.waiting) == []
 
 
 def test_failed_before_the_group_was_written() -> None:
@@ -369,7 +369,7 @@ def test_goes_on_by_itself() -> None:
 
     assert told == ["moved"]
     assert not rig.store.is_failing
-    assert rig.again().recovered.waiting == []
+    assert list(rig.again().recovered.waiting) == []
 
 
 def test_fates_while_the_disk_fails() -> None:
@@ -389,7 +389,7 @@ def test_fates_while_the_disk_fails() -> None:
     recovered = rig.again().recovered
 
     assert len(rig.durable) == 5
-    assert [due_s for _, _, ((_, due_s),) in recovered.waiting] == [
+    assert [due_s for _, ((_, due_s),) in recovered.waiting] == [
         seqs[0] + 500,
         seqs[1] + 500,
         seqs[2] + 500,
@@ -412,7 +412,7 @@ def test_failed_seal_does_not_fail_the_group() -> None:
 
     assert rig.durable == [first, second]
     rig.disk.lose_power()
-    assert [seq for seq, _, _ in Rig(rig.disk).recovered.waiting] == [second]
+    assert [seq for seq, _ in Rig(rig.disk).recovered.waiting] == [second]
 
 
 def test_a_callback_that_fails() -> None:

@@ -172,11 +172,14 @@ def test_guessed_marker() -> None:
 
 
 def test_seal() -> None:
-    """A seal has the size that readers look for at the end, and names its segment."""
-    data = record.encode_seal(MARKER, 9, 4)
+    """A seal has the size that readers look for at the end, and names its segment and the place of its index."""
+    data = record.encode_seal(MARKER, 9, 4, 777)
 
     found = record.decode(data, 0, MARKER)
 
     assert len(data) == record.SEAL_BYTES
     assert found is not None
     assert (found.kind, found.number, found.seq) == (record.SEALED, 9, 4)
+    assert record.decode_seal(data, MARKER) == 777
+    assert record.decode_seal(data[:-1] + b"x", MARKER) is None
+    assert record.decode_seal(b"12345678" + record.encode_seal(MARKER, 9, 4), MARKER) == 0

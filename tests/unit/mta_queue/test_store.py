@@ -9,7 +9,8 @@ import pytest
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue import reader, record, segment
-from mta_queue.record import FileHeader
+from mta_queue.quarantine import held
+from mta_queue.record import FILE_HEADER_BYTES, FileHeader
 from mta_queue.store import Loaded, LogFormatError, LogLockedError, Origin, PartState, Recovered, Store
 
 DIRECTORY = Path("/queue/4")
@@ -148,10 +149,13 @@ def test_damaged_content() -> None:
 
     assert rig.store.content_now(seq) is None
     assert rig.content(seq) is None
-    assert rig.store.set_aside == 1
+    assert rig.store.quarantined == 1
     rig.store.finish(seq, (0,), b"")
     rig.tell_all()
-    assert next(path.name for path in rig.disk.paths()) == segment.file_name(1) + ".aside"
+    ((name, (reason,)),) = held(rig.disk, DIRECTORY)
+    assert name == f"quarantine/{segment.file_name(1)}"
+    assert reason.endswith(f"the content of item {seq} at {FILE_HEADER_BYTES} cannot be read")
+    assert path not in rig.disk.paths()
     assert rig.content(other) == b"content"
 
 
@@ -162,7 +166,7 @@ def test_damaged_meta() -> None:
     rig.disk.change(DIRECTORY / segment.file_name(1), 60, b"\xff\xff\xff")
 
     assert rig.store.load(seq) is None
-    assert rig.store.set_aside == 1
+    assert rig.store.quarantined == 1
 
 
 def test_reading_fails() -> None:
@@ -174,7 +178,7 @@ def test_reading_fails() -> None:
 
     assert rig.content(seq) is None
     assert rig.store.load(seq) is None
-    assert rig.store.set_aside == 2
+    assert rig.store.quarantined == 2
 
 
 def test_open_files_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,12 +243,12 @@ def test_what_waits_is_known_without_the_disk() -> None:
     rig.store.finish(first, (1,), b"")
     fresh = rig.store.append("id", b"", 1, b"", lambda seq: None, _fail)
 
-    assert rig.store.seqs() == [first, arriving, fresh]
-    assert rig.store.waiting_parts(first) == [PartState(0, 7.0, b""), PartState(2, 9.0, b"note")]
-    assert [rig.store.waiting_parts(seq) for seq in (arriving, fresh, 777)] == [[], [], []]
+    assert list(rig.store.seqs()) == [first, arriving, fresh]
+    assert rig.store.dues(first) == [(0, 7.0), (2, 9.0)]
+    assert [rig.store.dues(seq) for seq in (arriving, fresh, 777)] == [[], [], []]
     loaded = rig.store.load(first)
     assert loaded is not None
-    assert loaded.parts == rig.store.waiting_parts(first)
+    assert loaded.parts == [PartState(0, 7.0, b""), PartState(2, 9.0, b"note")]
 
 
 def test_who_waits_for_a_fate_hears_when_it_is_safe() -> None:
@@ -264,7 +268,7 @@ def test_who_waits_for_a_fate_hears_when_it_is_safe() -> None:
     assert told == ["safe"]
     assert rig.store.syncs == syncs + 1
     rig.disk.lose_power()
-    assert Rig(rig.disk).recovered.waiting == []
+    assert list(Rig(rig.disk).recovered.waiting) == []
 
 
 def test_fate_of_dead_and_living_parts() -> None:
@@ -303,7 +307,7 @@ def test_forget_before_durable() -> None:
 
     assert told == ["durable", "forgotten"]
     assert not rig.store.is_living(seq)
-    assert rig.again().recovered.waiting == []
+    assert list(rig.again().recovered.waiting) == []
 
 
 def test_forget_of_what_then_fails() -> None:
@@ -334,7 +338,7 @@ def test_arriving() -> None:
     recovered = rig.again().recovered
 
     assert recovered.arriving == [(first, "first", Origin(7, 70))]
-    assert recovered.waiting == [(second, "second", ((0, 5.0),))]
+    assert list(recovered.waiting) == [(second, ((0, 5.0),))]
 
 
 def test_untold_until_told() -> None:
@@ -414,12 +418,12 @@ def test_what_a_start_acted_on_stays() -> None:
         rig.store.finish(seq, (0,), b"done", on_durable=lambda: None)
         rig.loop.settle()
         rig = rig.again()
-        assert rig.recovered.waiting == []
+        assert list(rig.recovered.waiting) == []
 
         rig.disk.lose_power()
         rig = Rig(rig.disk)
 
-        assert rig.recovered.waiting == []
+        assert list(rig.recovered.waiting) == []
 
 
 def _fail_sync(operation: str, path: Path) -> None:
@@ -453,7 +457,7 @@ def test_newer_format_is_refused() -> None:
 
 
 def test_unreadable_file_is_set_aside() -> None:
-    """A file in which nothing can be read is renamed and reported; its number is not used again."""
+    """A file in which nothing can be read goes to the quarantine and is reported; its number is not used again."""
     rig = Rig()
     rig.put()
     rig.disk.kill()
@@ -462,9 +466,10 @@ def test_unreadable_file_is_set_aside() -> None:
     rig = Rig(rig.disk)
 
     assert rig.recovered.set_aside == [f"{segment.file_name(1)}: no segment or damaged from its start"]
-    assert rig.store.set_aside == 1
-    assert [path.name for path in rig.disk.paths()] == [segment.file_name(1) + ".aside", segment.file_name(2)]
-    assert [path.name for path in rig.again().disk.paths()][-1] == segment.file_name(3)
+    assert rig.store.quarantined == 1
+    assert [one.name for one in held(rig.disk, DIRECTORY)] == [f"quarantine/{segment.file_name(1)}"]
+    assert segment.numbers(rig.disk.names(DIRECTORY)) == [2]
+    assert segment.numbers(rig.again().disk.names(DIRECTORY))[-1] == 3
 
 
 def test_file_that_was_never_begun_is_deleted() -> None:
@@ -494,7 +499,7 @@ def test_second_start_reads_no_contents() -> None:
 
     assert first > 500_000
     assert rig.disk.calls["bytes read"] < 300_000
-    assert len(rig.recovered.waiting) == 5
+    assert len(list(rig.recovered.waiting)) == 5
 
 
 def test_garbage_collection_is_left_as_it_was() -> None:

@@ -57,7 +57,7 @@ async def test_real_loop_threads_and_disk(directory: Path) -> None:
 
     again = Store(directory, disk=OsDisk())
     recovered = again.open()
-    assert [(seq, parts) for seq, _, parts in recovered.waiting] == [(seq, ((1, 0.0),)) for seq in durable]
+    assert list(recovered.waiting) == [(seq, ((1, 0.0),)) for seq in durable]
     assert (recovered.untold, recovered.set_aside) == ([], [])
     await again.close()
 
@@ -75,7 +75,7 @@ async def test_close_writes_what_waits(directory: Path) -> None:
     assert durable == [seq]
     disk = OsDisk()
     assert segment.SegmentReader(disk, disk.open(directory / segment.file_name(1))).is_sealed
-    assert [one for one, _, _ in Store(directory, disk=disk).open().waiting] == [seq]
+    assert [one for one, _ in Store(directory, disk=disk).open().waiting] == [seq]
 
 
 async def test_close_on_a_dead_disk() -> None:

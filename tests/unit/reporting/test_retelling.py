@@ -8,7 +8,7 @@ from mta.model.outcome import Reply
 from mta.reporting.dsn import Failure, compose
 from mta.reporting.events import Events, Fate, encode_note, encode_notes
 from mta.reporting.retelling import tell_again
-from mta_queue.recovery import Untold
+from mta_queue.recovered import Untold
 
 ENVELOPE = Envelope(
     "01jxyz000000000000000",

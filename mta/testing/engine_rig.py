@@ -1,0 +1,394 @@
+"""EngineRig: a whole machine in one thread: real workers with everything in them, on memory disk, network and time.
+
+The workers are `mta.worker.Worker` as the server runs it; clock, chance, disk, nameservers and the place of the event
+log are given to it from here. Clients hand mail in through the real sessions. What happens is told to a Ledger.
+
+    with EngineRig(seed, directory, ledger_of, policies={"default": ""}) as rig:
+        rig.start_all()
+        rig.run(60.0)
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+from unittest import mock
+
+import msgspec
+
+from mta import worker as worker_module
+from mta.admin import suspension_file
+from mta.config import Config
+from mta.config import load as load_config
+from mta.delivery.tls import TlsContexts
+from mta.reporting.event_log import EventLog
+from mta.reporting.questions import Answer, Question, Suspend, Suspension
+from mta.resolve.resolver import Resolver
+from mta.submission.listener import Listener
+from mta.submission.session import Session
+from mta.testing.ledger import Ledger
+from mta.testing.memory_disk import MemoryDisk
+from mta.testing.memory_network import MemoryNetwork
+from mta.testing.simulated_clock import SimulatedClock
+from mta.testing.simulated_dns import SimulatedDns
+from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime, SpinningError
+from mta.worker import Worker
+from mta_policies.layers import load as load_policies
+from mta_queue.store import Store
+
+RESTART_S = 0.5
+CLIENT_S = 0.0004  # between clients and doors
+SEGMENT_BYTES_MAX = 20_000
+CLIENT_ADDRESS = "127.0.0.1"
+
+_CONFIG = """
+hostname = "me.test"
+workers = {workers}
+[[listener]]
+address = "127.0.0.1:2525"
+[queue]
+directory = "queue"
+message_size_max = "64KB"
+memory_max = "{memory}"
+[delivery]
+prohibited_networks = []
+[log]
+events = "events.jsonl"
+{tables}
+"""
+
+
+@cache
+def _tls_contexts() -> TlsContexts:
+    """The same for all: to read the system's certificates takes longer than a whole simulation."""
+    return TlsContexts()
+
+
+class SimulatedWorker(Worker):
+    """One life of a worker process."""
+
+    listener: Listener
+    is_up = False
+    """Clients are let in."""
+
+    def __init__(self, rig: "EngineRig", number: int, loop: SimulatedLoop) -> None:
+        self.rig = rig
+        super().__init__(rig.config, number, rig.epoch, loop)
+        self.simulated_loop = loop
+
+    def _store_of(self, directory: Path) -> Store:
+        loop = cast(SimulatedLoop, self.loop)
+        return Store(directory, disk=self.disk, jobs=loop.jobs, segment_bytes_max=SEGMENT_BYTES_MAX)
+
+    def _resolver(self, config: Config) -> Resolver:
+        return Resolver(nameservers=["127.0.0.1:1"], clock=self.clock, prohibited=[], asker=self.rig.dns)
+
+    async def begin(self) -> None:
+        """The whole start; where the disk does not allow it the supervisor tries again."""
+        try:
+            await self.start()
+        except OSError as error:
+            self.rig.ledger.happened(f"worker {self.number} cannot start: {error}")
+            self.rig.at(RESTART_S, partial(self.rig.start_again, self))
+            return
+        await self.doors.open([])
+        self.listener = Listener(self.doors, self._listener_settings()[0], cast(socket.socket, None))
+        self.is_up = True
+
+
+class _Log:
+    """The event log's file, of all workers."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def append(self, lines: Sequence[bytes]) -> int:
+        self._ledger.told(lines)
+        return len(lines)
+
+    def reopen(self) -> None:
+        """It is where it was."""
+
+    def close(self) -> None:
+        """It stays."""
+
+
+class EngineRig:
+    """The machine: workers that come and go, and what they share."""
+
+    def __init__(
+        self,
+        seed: int,
+        directory: Path,
+        ledger_of: Callable[[SimulatedClock], Ledger],
+        *,
+        workers: int = 2,
+        memory: str = "1MB",
+        tables: str = "",
+        policies: dict[str, str],
+    ) -> None:
+        """`tables`: more of the configuration; `policies`: name -> text, "default" among them."""
+        self.random = Random(seed)
+        self.time = SimulatedTime(seed)
+        self.clock = SimulatedClock(self.time)
+        self.ledger = ledger_of(self.clock)
+        self.network = MemoryNetwork(self.time)
+        self.outside = self.network.outside
+        self.dns = SimulatedDns(self.random)
+        self.disk = MemoryDisk(seed)
+        self.directory = directory
+        self.epoch = 1
+        self.workers: list[SimulatedWorker | None] = [None] * workers
+        self.suspensions: list[Suspension] = []
+        self.built: Callable[[SimulatedWorker], None] = lambda worker: None
+        """Called with every worker before it starts: where a test puts a fault."""
+        self.synced_s: dict[str, float] = {}
+        """Log -> when it was last synced."""
+        self._tables, self._memory = tables, memory
+        self.config = self._configured(workers, policies)
+        self._patch = mock.patch.multiple(
+            worker_module,
+            SystemClock=lambda: self.clock,
+            Random=lambda: Random(self.random.getrandbits(32)),
+            OsDisk=lambda: self.disk,
+            EventLog=partial(EventLog, writer=_Log(self.ledger)),
+            say=self.ledger.happened,
+            TlsContexts=_tls_contexts,
+        )
+        self.is_stopping = False
+        """All are asked to stop in order: until they are back nothing worse happens to them."""
+        self._full_until_s = 0.0
+        self._watch_disk()
+
+    def __enter__(self) -> "EngineRig":
+        self._patch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.stop()
+        for worker in self.living():
+            self.network.kill(worker.simulated_loop)
+
+    def _configured(self, workers: int, policies: dict[str, str]) -> Config:
+        folder = self.directory / f"policies-{self.epoch}"
+        folder.mkdir()
+        for name, text in policies.items():
+            (folder / f"{name}.toml").write_text(text)
+        for number in range(workers):
+            (self.directory / "queue" / str(number)).mkdir(parents=True, exist_ok=True)
+        path = self.directory / "mta.toml"
+        path.write_text(_CONFIG.format(workers=workers, memory=self._memory, tables=self._tables))
+        return msgspec.structs.replace(load_config(path), policy_set=load_policies(None, shipped=folder))
+
+    def fail_disk(self, for_s: float) -> None:
+        """It is full: nothing can be written for a while."""
+        self.ledger.happened(f"the disk is full for {for_s:g} s")
+        self._full_until_s = self.time.now_s + for_s
+
+    def _watch_disk(self) -> None:
+        def called(operation: str, path: Path) -> None:
+            if operation in ("append", "create", "sync") and self.time.now_s < self._full_until_s:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            if operation == "sync":
+                self.synced_s[path.parent.name] = self.time.now_s
+
+        self.disk.on_call = called
+
+    # time
+
+    def run(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """So much time passes, or until it is over: -> whether it is."""
+        try:
+            is_over_now = self.time.run(self.time.now_s + seconds, is_over)
+        except SpinningError as error:
+            self.ledger.violated(str(error))
+            raise AssertionError(self.ledger.story()) from error
+        for problem in self.time.problems:
+            self.ledger.violated(problem)
+        self.time.problems.clear()
+        return is_over_now
+
+    def at(self, seconds: float, what: Callable[[], object]) -> None:
+        """Something from outside happens in so many seconds."""
+        self.outside.exactly_at(self.time.now_s + seconds, what)
+
+    def do(self, loop: SimulatedLoop, work: Coroutine[Any, Any, Any], then: Callable[[Any], object]) -> None:
+        """A task in a loop; nothing follows where its process dies."""
+
+        def done(task: asyncio.Task[Any]) -> None:
+            if loop.is_dead or task.cancelled():
+                return
+            error = task.exception()
+            if error is not None:
+                loop.call_exception_handler({"message": "a task failed", "exception": error})
+            else:
+                then(task.result())
+
+        loop.create_task(work).add_done_callback(done)
+
+    # workers
+
+    def living(self) -> list[SimulatedWorker]:
+        """Those that are, whatever they are about."""
+        return [worker for worker in self.workers if worker is not None]
+
+    @property
+    def are_all_up(self) -> bool:
+        """Every worker lets clients in."""
+        return all(worker is not None and worker.is_up for worker in self.workers)
+
+    def start_all(self) -> None:
+        """All that are not there."""
+        for number, worker in enumerate(self.workers):
+            if worker is None:
+                self.start(number)
+
+    def start(self, number: int) -> None:
+        """A new life of a worker."""
+        if number >= len(self.workers) or self.workers[number] is not None:
+            return
+        loop = SimulatedLoop(self.time, f"worker {number}")
+        loop.attach(self.network)
+        worker = self.workers[number] = SimulatedWorker(self, number, loop)
+        self.built(worker)
+        self.do(loop, worker.begin(), lambda _: self.ledger.happened(f"worker {number} is up: {worker.is_up}"))
+
+    def start_again(self, worker: SimulatedWorker) -> None:
+        """A worker could not start."""
+        if worker.number < len(self.workers) and self.workers[worker.number] is worker:
+            self.kill(worker.number)
+            self.start(worker.number)
+
+    def kill(self, number: int) -> None:
+        """SIGKILL; what it had written stays."""
+        worker = self.workers[number]
+        if worker is not None:
+            self.ledger.happened(f"worker {number} is killed")
+            self._gone(worker, self.time.now_s)
+            self.disk.kill()
+            self._watch_disk()
+
+    def lose_power(self) -> None:
+        """All workers are gone, and what was not synced."""
+        self.ledger.happened("the power fails")
+        for worker in self.living():
+            self._gone(worker, self.time.now_s)
+        for crash in self.ledger.crashes:
+            if self.workers[crash.worker : crash.worker + 1] == [None]:  # one that was dead already loses as much
+                crash.lost_since_s = min(crash.lost_since_s, self.synced_s.get(str(crash.worker), 0.0) - 0.1)
+        self.disk.lose_power()
+        self._watch_disk()
+
+    def _gone(self, worker: SimulatedWorker, lost_since_s: float) -> None:
+        self.workers[worker.number] = None
+        self.network.kill(worker.simulated_loop)
+        self.ledger.crashed(worker.number, worker.simulated_loop, lost_since_s)
+
+    def restart_with(self, workers: int, then: Callable[[], object] = lambda: None) -> None:
+        """All stop in order, and so many start."""
+        self.ledger.happened(f"the server stops, to come back with {workers} workers")
+        self.is_stopping = True
+        workers_before = self.living()
+        left = list(workers_before)
+        config = self._configured(workers, self._policies_now())
+
+        def stopped(worker: SimulatedWorker) -> None:
+            if self.workers[worker.number] is worker:
+                self.workers[worker.number] = None
+            self.network.kill(worker.simulated_loop)
+            left.remove(worker)
+            if not left:
+                self.config = config
+                self.workers = [None] * workers
+                self.is_stopping = False
+                self.start_all()
+                then()
+
+        def closed(worker: SimulatedWorker) -> None:
+            closing.remove(worker)
+            if not closing:
+                for each in workers_before:
+                    self.do(
+                        each.simulated_loop, each.stop(), lambda _, each=each: self.at(0.01, partial(stopped, each))
+                    )
+
+        closing = list(workers_before)
+        for worker in workers_before:
+            worker.is_up = False
+            self.do(worker.simulated_loop, worker.close_doors(), lambda _, worker=worker: closed(worker))
+
+    def _policies_now(self) -> dict[str, str]:
+        folder = self.directory / f"policies-{self.epoch}"
+        texts = {path.stem: path.read_text() for path in folder.glob("*.toml")}
+        self.epoch += 1
+        return texts
+
+    def reload(self, policies: dict[str, str]) -> None:
+        """As SIGHUP does; the workers read it one after another."""
+        self.ledger.happened("reload")
+        self.epoch += 1
+        self.config = self._configured(len(self.workers), policies)
+        for worker in self.living():
+            loop = worker.simulated_loop
+            delay_s = self.random.uniform(0.0, 0.05)
+            loop.exactly_at(self.time.now_s + delay_s, worker.reload, self.config, self.epoch)
+
+    # admins
+
+    def ask(self, question: Question, then: Callable[[list[Answer]], object] = lambda answers: None) -> None:
+        """Every worker is asked; `then` gets all answers, and is never called where one died over it."""
+        answers: list[Answer] = []
+        asked = self.living()
+
+        def answered(answer: Answer) -> None:
+            answers.append(answer)
+            if len(answers) == len(asked):
+                then(answers)
+
+        for worker in asked:
+            self.do(worker.simulated_loop, worker.clerk.answer(question), answered)
+
+    def suspend(self, suspensions: Iterable[Suspension], then: Callable[[], object] = lambda: None) -> None:
+        """These hold from now on, and no others."""
+        self.suspensions = list(suspensions)
+        path = self.directory / "queue" / suspension_file.NAME
+        path.write_bytes(msgspec.json.encode(self.suspensions))
+        self.ask(Suspend(self.suspensions), lambda answers: then())
+
+    # clients
+
+    def connect(self, door: int, client: asyncio.Protocol) -> bool:
+        """A client comes to a worker's door; False where it is closed."""
+        worker = self.workers[door] if door < len(self.workers) else None
+        if worker is None or not worker.is_up:
+            return False
+        here, there = self.network.pair(self.outside, worker.simulated_loop, CLIENT_S)
+        visitor = worker.listener.visitor(CLIENT_ADDRESS)
+        worker.doors.count(visitor.network)
+        worker.simulated_loop.call_soon(lambda: there.attach(Session(worker.listener, visitor)))
+        self.outside.call_soon(lambda: here.attach(client))
+        return True
+
+    # the end
+
+    def left_behind(self) -> list[str]:
+        """What should be nothing when all is done, in words."""
+        found = []
+        for worker in self.living():
+            counts = {
+                "items": worker.store.items,
+                "jobs": worker.dispatcher.jobs,
+                "resident bytes": worker.dispatcher.memory.resident_bytes,
+                "held for others": worker.owner.held,
+                "moving": worker.mover.moving,
+                "notices": worker.notices.pending,
+                "waiting bytes at the door": worker.door.waiting_bytes,
+                "being written": worker.acceptor.being_written,
+                "errors": worker.dispatcher.errors,
+            }
+            found += [f"worker {worker.number} has {count} {name}" for name, count in counts.items() if count]
+        return found

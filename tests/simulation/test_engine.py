@@ -1,0 +1,136 @@
+"""The whole engine by seed: workers, disk, network, providers, admins, accidents, clocks, and then the reckoning."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mta.testing.engine_rig import SimulatedWorker
+from mta.testing.engine_scenario import BIG, SMALL, Scenario, Size, run
+from mta.testing.simulated_clock import SimulatedClock
+from mta_policies.limits import Share
+
+SEEDS_FOR_A_FAULT = 12
+DAYS = 3
+BUSY = Size(messages=60, accidents=1, acts=10)
+
+
+def test_every_accepted_recipient_has_its_one_end(seed: int):
+    """Whatever happens meanwhile, and no limit, hold, suspension or time is passed over on the way."""
+    run(seed)
+
+
+@pytest.mark.parametrize("day", range(DAYS))
+def test_a_long_day_ends_well(day: int):
+    """The same over a day, with ten times the mail and all kinds of trouble at once."""
+    scenario = run(day, BIG)
+
+    assert scenario.rig.time.now_s > BIG.trouble_s
+    assert len(scenario.ledger.accepted) > BIG.messages // 2
+
+
+def test_a_seed_tells_the_same_story_every_time(tmp_path: Path):
+    """What failed once can be looked at again."""
+    stories = []
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        scenario = Scenario(53, tmp_path / name, SMALL)
+        with scenario.rig:
+            scenario.run()
+        stories.append([line for message in scenario.ledger.messages for line in message.story])
+
+    assert stories[0] == stories[1]
+    assert stories[0]
+
+
+def _forgets_fates(worker: SimulatedWorker) -> None:
+    """Every seventh fate is not written."""
+    finish = worker.store.finish
+    calls = 0
+
+    def finishes(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 7:
+            finish(*arguments)  # type: ignore[arg-type]
+
+    worker.store.finish = finishes  # type: ignore[method-assign,assignment]
+
+
+def _tells_too_little(worker: SimulatedWorker) -> None:
+    """Every seventh line of a fate is not told."""
+    tell = worker.events.fate
+    calls = 0
+
+    def tells(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 7:
+            tell(*arguments)  # type: ignore[arg-type]
+
+    worker.events.fate = tells  # type: ignore[method-assign,assignment]
+
+
+def _is_ahead_of_time(worker: SimulatedWorker) -> None:
+    """Delivery believes that it is ten minutes later than it is."""
+
+    class Ahead(SimulatedClock):
+        def wall_s(self) -> float:
+            return super().wall_s() + 600.0
+
+    ahead = Ahead(worker.rig.time)
+    worker.dispatcher.clock = ahead
+
+
+def _drops_at_reload(worker: SimulatedWorker) -> None:
+    """A reload loses what waits in lanes."""
+    dispatcher = worker.dispatcher
+    reload = dispatcher.reload
+
+    def reloads(*arguments: object) -> None:
+        for site in dispatcher.domains.sites.values():
+            site.take_jobs()
+        reload(*arguments)  # type: ignore[arg-type]
+
+    dispatcher.reload = reloads  # type: ignore[method-assign,assignment]
+
+
+def _knows_no_suspension(worker: SimulatedWorker) -> None:
+    """Nothing is ever suspended."""
+    worker.dispatcher.suspensions.replace = lambda *arguments, **more: None  # type: ignore[method-assign]
+
+
+def _spins(worker: SimulatedWorker) -> None:
+    """A callback calls itself for ever."""
+
+    def again() -> None:
+        worker.loop.call_soon(again)
+
+    worker.loop.call_later(600.0, again)
+
+
+FAULTS = [_forgets_fates, _tells_too_little, _is_ahead_of_time, _drops_at_reload, _knows_no_suspension, _spins]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+def test_a_fault_is_found(fault: Callable[[SimulatedWorker], None]):
+    """Within a few seeds."""
+    assert _found(fault)
+
+
+def test_a_connection_too_many_is_found(monkeypatch: pytest.MonkeyPatch):
+    """Providers count for themselves."""
+    count = Share.count
+    monkeypatch.setattr(Share, "count", lambda share, whole: count(share, whole) + 1)
+
+    assert "connections" in _found(lambda worker: None)
+
+
+def _found(fault: Callable[[SimulatedWorker], None]) -> str:
+    """The story of the first seed that fails, "" where none does."""
+    for seed in range(SEEDS_FOR_A_FAULT):
+        try:
+            run(seed, BUSY, fault)
+        except AssertionError as error:
+            return str(error)
+    return ""
