@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from mta.signing import signing_frames as frames
@@ -38,6 +39,18 @@ class _Guest:
         self.reader = FrameReader()
         self.pending: deque[tuple[int, bytes]] = deque()
         self.out = b""
+
+
+class _Share:
+    """What one worker has in a round."""
+
+    __slots__ = ("batches", "entries", "guest")
+
+    def __init__(self, guest: _Guest) -> None:
+        self.guest = guest
+        self.batches: list[tuple[bytes, int]] = []
+        """Ref, and how many digests."""
+        self.entries: list[tuple[bytes, bytes]] = []
 
 
 class Helper:
@@ -95,9 +108,17 @@ class Helper:
                     self._write(guest, b"")
                 if guest is not None and events & selectors.EVENT_READ:
                     self._read(guest)
+        shares: list[_Share] = []
+        digests = 0
         for guest in list(self._guests.values()):
-            if guest.pending:
-                self._serve(guest)
+            if guest.pending and (share := self._share_of(guest)) is not None:
+                shares.append(share)
+                digests += len(share.entries)
+                if digests >= ROUND_DIGESTS:
+                    self._sign(shares)
+                    shares, digests = [], 0
+        if shares:
+            self._sign(shares)
 
     def _hears_control(self) -> bool:
         try:
@@ -127,37 +148,41 @@ class Helper:
         except (OSError, FrameError):
             self._drop(guest)
 
-    def _serve(self, guest: _Guest) -> None:
-        """A round of one worker's batches; what is left waits until the other workers had theirs."""
-        batches: list[tuple[bytes, int]] = []
-        entries: list[tuple[bytes, bytes]] = []
+    def _share_of(self, guest: _Guest) -> "_Share | None":
+        """One worker's next batches; what is left waits until the other workers had theirs."""
+        share = _Share(guest)
         pending = guest.pending
         try:
-            while pending and (pending[0][0] == KEY or len(entries) < ROUND_DIGESTS):
+            while pending and (pending[0][0] == KEY or len(share.entries) < ROUND_DIGESTS):
                 kind, payload = pending.popleft()
                 if kind == KEY:
                     self._keys.learn(*frames.read_key(payload))
                 elif kind == SIGN:
                     ref, batch = frames.read_sign(payload)
-                    batches.append((ref, len(batch)))
-                    entries += batch
+                    share.batches.append((ref, len(batch)))
+                    share.entries += batch
                 else:
                     raise FrameError(f"a worker does not say {kind}")
         except FrameError:
             self._drop(guest)
-            return
-        if not batches:
-            return
+            return None
+        return share if share.batches else None
+
+    def _sign(self, shares: Sequence["_Share"]) -> None:
+        """Several workers' digests fill the lanes together; each worker gets its answers with one write."""
+        entries = [entry for share in shares for entry in share.entries]
         before_s = time.thread_time()
         answers = self._bench.sign(entries)
-        cpu_us = round((time.thread_time() - before_s) * 1e6)
-        told = []
+        each_us = (time.thread_time() - before_s) * 1e6 / len(entries)
         at = 0
-        for ref, count in batches:
-            told.append(frames.signed(ref, cpu_us, answers[at : at + count]))
-            at += count
-            cpu_us = 0  # one worker's all: the first batch tells the time of the whole round
-        self._write(guest, b"".join(told))
+        for share in shares:
+            cpu_us = round(each_us * len(share.entries))
+            told = []
+            for ref, count in share.batches:
+                told.append(frames.signed(ref, cpu_us, answers[at : at + count]))
+                at += count
+                cpu_us = 0  # the first batch tells the time of all of them
+            self._write(share.guest, b"".join(told))
 
     def _write(self, guest: _Guest, data: bytes) -> None:
         was_full = bool(guest.out)

@@ -145,11 +145,13 @@ class Signer:
 
     def _deal(self) -> None:
         """To helpers that have nothing, each as much as it signs at once or more; then, to those with one batch, what
-        is worth another."""
+        is worth another. While one is at work for us another one is not woken for less than fills its lanes: eight take
+        as long as three."""
         for outstanding in range(BATCHES_MAX):
             wires = [wire for wire in self._wires if wire.is_up and len(wire.batches) == outstanding]
             for at, wire in enumerate(wires):
-                if self._digests < (SECOND_BATCH_MIN if outstanding else 1):
+                is_first = not outstanding and not any(other.batches for other in self._wires)
+                if self._digests < (1 if is_first else SECOND_BATCH_MIN if outstanding else wire.lanes):
                     break
                 share = -(-self._digests // (len(wires) - at))
                 full = -(-share // wire.lanes) * wire.lanes
