@@ -39,7 +39,7 @@ SITES_MAX = 10_000  # rows of a summary; the smallest of a policy share one
 RECIPIENTS_MAX = 10_000  # of one message that are listed or shown
 REPLY_CHARS_MAX = 300  # a peer may say 32 KB
 SITES_AT_ONCE = 100  # looked up between two looks at the clock
-PAGE_ITEMS_AT_ONCE = 64
+PAGE_ITEMS_AT_ONCE = 256
 
 _Found = str
 """Message id, NUL and seq: one of a hundred thousand that the garbage collector need not look at."""
@@ -84,12 +84,12 @@ class _Site:
         """One recipient more."""
         row, envelope = self.row, item.envelope
         match stand.state:
-            case "ready":
-                row.ready += 1
             case "scheduled":
                 row.scheduled += 1
                 if not row.next_s or stand.due_s < row.next_s:
                     row.next_s = stand.due_s
+            case "ready":
+                row.ready += 1
             case "held":
                 row.held += 1
             case "suspended":
@@ -123,7 +123,7 @@ class Census:
         criteria = Criteria(question.selection)
         async for items in self._walk.items(pace):
             for loaded in items:
-                item = self._standings.item(loaded, criteria)
+                item = self._standings.item(loaded, criteria, wants_source=False)
                 if item is None:
                     continue
                 messages += 1

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 COUNTED_BEFORE_MAX = 100_000  # jobs of a lane that are looked at to say how many go before one: a few milliseconds
+NEXT_ATTEMPT = "its next attempt"
+DELAYED = "the time that its sender asked for"
 
 Told = tuple[str, Reason]
 """What it waits for, to be read behind "waits for", and the same in fields. "": for nothing."""
@@ -35,6 +37,8 @@ class Reasons:
 
     def waits_for(self, envelope: Envelope, stand: Stand) -> str:
         """One sentence."""
+        if stand.state == "scheduled":  # most of a long queue: nothing need be looked up for the words alone
+            return NEXT_ATTEMPT if stand.note else DELAYED
         return self._told(envelope, stand)[0]
 
     def exact(self, seq: int, envelope: Envelope, stand: Stand) -> Told:
@@ -95,13 +99,13 @@ class Reasons:
 
     def _scheduled(self, stand: Stand) -> Told:
         if not stand.note:
-            return "the time that its sender asked for", Reason("delayed", next_s=stand.due_s)
+            return DELAYED, Reason("delayed", next_s=stand.due_s)
         fate = stand.fate
         schedule = self._standings.retry(stand).schedule
         step = max(0, min(fate.attempt if fate is not None else 1, len(schedule)) - 1)
         value = render_duration(schedule[step]) if schedule else ""
         origin = self._origin(stand.policy, ("retry", "schedule"), stand.source)
-        return "its next attempt", Reason("schedule", "retry.schedule", value, origin, next_s=stand.due_s)
+        return NEXT_ATTEMPT, Reason("schedule", "retry.schedule", value, origin, next_s=stand.due_s)
 
     def _wall_s(self, monotonic_s: float) -> float:
         """A moment of the loop's as Unix seconds; 0.0 stays 0.0."""

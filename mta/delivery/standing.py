@@ -14,6 +14,7 @@ from mta.delivery.intake import past
 from mta.delivery.job import ENDING, SENDING, Job
 from mta.delivery.pool import Pool
 from mta.delivery.registry import HELD_S, due_before, is_exported
+from mta.delivery.sites import Site
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope
 from mta.model.selection import Criteria
@@ -111,29 +112,33 @@ class Standings:
         wall_s = engine.clock.wall_s()
         return [_unplaced(part, due_s, jobs.get(part), part in leaving, wall_s) for part, due_s in dues]
 
-    def item(self, item: Loaded, criteria: Criteria | None = None) -> ItemStand | None:
+    def item(self, item: Loaded, criteria: Criteria | None = None, *, wants_source: bool = True) -> ItemStand | None:
         """How an item that was read back stands now, with those recipients alone that match; None where none does, or
-        nothing of it waits here any more."""
-        if criteria is not None and not criteria.may_be(item.item_id):
-            return None
-        engine = self._engine
-        dues = engine.store.dues(item.seq)  # it was read a while ago
+        nothing of it waits here any more. Without `wants_source` the source of the last attempt is left out where
+        the criteria do not ask for it."""
+        if criteria is not None:
+            if not criteria.may_be(item.item_id):
+                return None
+            if criteria.is_everything:
+                criteria = None
+        engine, seq = self._engine, item.seq
+        dues = engine.store.dues(seq)  # it was read a while ago
         if not dues:
             return None
         envelope = envelopes.decode(item.meta)
         wall_s = engine.clock.wall_s()
-        if criteria is not None and criteria.is_everything:
-            criteria = None
         if criteria is not None and not criteria.has_message(
             envelope.tenant, envelope.campaign, envelope.sender, wall_s - envelope.received_s
         ):
             return None
-        seq = item.seq
         jobs = self._jobs(seq)
         leaving = engine.registry.leaving(seq)
         parked = engine.suspensions.parked(seq) if engine.suspensions.parked_parts else _NOTHING
-        needs_source = criteria is None or criteria.needs_source
-        notes = {state[0]: state[2] for state in item.parts}
+        needs_source = criteria.needs_source if criteria is not None else wants_source
+        is_quiet = not (leaving or parked)
+        states = item.parts
+        one = states[0] if len(states) == 1 else None
+        notes = {one[0]: one[2]} if one is not None else {state[0]: state[2] for state in states}
         stands: list[Stand] = []
         for part, due_s in dues:
             recipient = envelope.recipients[part]
@@ -142,6 +147,9 @@ class Standings:
             note, job = notes.get(part, b""), jobs.get(part)
             if job is not None:
                 stand = self._of_job(part, due_s, job, recipient.domain, note, envelope)
+            elif is_quiet and wall_s < due_s < HELD_S:  # most of a long queue: nothing else need be asked
+                _, policy, site_name, source = self._place(recipient.domain, note, needs_source)
+                stand = Stand(part, "scheduled", due_s, policy, site_name, source, None, None, note)
             else:
                 is_leaving = part in leaving
                 suspension = parked.get(part)
@@ -192,16 +200,8 @@ class Standings:
             state = "suspended"
         else:
             state = "scheduled" if due_s > wall_s else "ready"
-        site = engine.domains.place(domain)
-        way = _way_of(note) if note and (site is None or needs_source) else None
-        source = way.source if way is not None else ""
+        site, policy, site_name, source = self._place(domain, note, needs_source)
         pool: Pool | None = None
-        if site is not None:
-            policy, site_name = site.destination.policy.name, site.name
-        elif way is not None and way.site:
-            policy, site_name = way.policy, way.site
-        else:
-            policy, site_name = self._policy(domain).name, ""
         if state == "ready" and not is_leaving:
             pool = engine.spills.pool_of(seq, domain) if site is not None else None
             is_spilled = pool is not None or (site is None and engine.domains.is_spilled(seq, domain))
@@ -225,6 +225,18 @@ class Standings:
             by_export,
             is_spilled,
         )
+
+    def _place(self, domain: str, note: bytes, needs_source: bool) -> tuple[Site | None, str, str, str]:
+        """Where mail without a job goes: the site if it is known, the names of policy, site and source: as the last
+        attempt had them, where nobody has looked for the mail hosts since."""
+        site = self._engine.domains.place(domain)
+        way = _way_of(note) if note and (site is None or needs_source) else None
+        source = way.source if way is not None else ""
+        if site is not None:
+            return site, site.destination.policy.name, site.name, source
+        if way is not None and way.site:
+            return None, way.policy, way.site, source
+        return None, self._policy(domain).name, "", source
 
     def _suspension(self, pool: Pool, envelope: Envelope, part: int) -> tuple[State, Suspension | None]:
         """What goes no further when its turn comes is told so at once."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from mta_queue.entry import Entry, Note, Postponement, State, mask_of, parts_in, unpacked
-from mta_queue.packed import MASK_BITS, Packed
+from mta_queue.packed import MASK_BITS, Columns, Packed
 from mta_queue.record import HEADER_BYTES
 from mta_queue.retention import Retention, Segment
 
@@ -47,6 +47,10 @@ class Catalog(Retention):
         if row is not None:
             return unpacked(seq, row, self.segments[row.segment])
         return self._mixed.get(seq)
+
+    def rows(self, seqs: Sequence[int]) -> "list[Columns | None]":
+        """The rows of these items, None for each that is not packed: it does not live, or has an entry."""
+        return self._packed.rows(seqs)
 
     def dues(self, seq: int) -> list[tuple[int, float]]:
         """(part, due_s) of the living parts, lowest first; none where it does not live, is not on disk or arrives."""

@@ -1,6 +1,7 @@
 """The committer: the journal's other half, in the commit thread. It writes one group at a time and knows what a disk
 that refuses leaves undone."""
 
+import errno
 from pathlib import Path
 
 from mta_queue import record
@@ -11,6 +12,7 @@ from mta_queue.index import ROWS_MAX
 from mta_queue.record import FILE_HEADER_BYTES, FileHeader
 from mta_queue.segment import SegmentWriter, file_name
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a start goes on with: mail that goes out makes room
 FATES_UNSYNCED_BYTES_MAX = 1 << 20  # fates kept in memory to be written again; beyond it a group of fates is synced
 
 
@@ -34,10 +36,14 @@ class Committer:
 
     def begin(self, group: Group) -> SegmentWriter:
         """The log's first segment of this life, on stable storage. Raises OSError."""
-        writer = self._begin_segment(group)
-        writer.append((), 0)
-        if self._synced:
-            self._sync_new(writer)
+        try:
+            writer = self._begin_segment(group)
+            writer.append((), 0)
+            if self._synced:
+                self._sync_new(writer)
+        except OSError:
+            self._abandon_new(group)
+            raise
         return writer
 
     def commit(self, group: Group) -> None:
@@ -181,3 +187,7 @@ class Committer:
             except OSError:
                 return
             group.opened.remove(writer)
+            try:
+                self._disk.sync_directory(self._directory)
+            except OSError:
+                pass  # it is asked again before anything in a newer segment counts

@@ -60,8 +60,9 @@ class Compactor:
         self._timer: asyncio.TimerHandle | None = None
         self._to_discard: Round | None = None
         self._stuck: dict[int, float] = {}
-        self._needed: dict[int, int] = {}
-        """Bytes of fates that were found to be needed, of segments that were given up for it."""
+        self._needed: dict[int, tuple[int, float]] = {}
+        """Bytes of fates that were found to be needed, of segments that were given up for it, and until when that is
+        believed: what needs them ends some time."""
         self._not_before_s = 0.0
         self.copied_bytes = self.rounds = 0
 
@@ -124,6 +125,7 @@ class Compactor:
 
     def _facts(self, now_s: float) -> list[SegmentFacts]:
         catalog = self._catalog
+        self._needed = {number: one for number, one in self._needed.items() if one[1] > now_s}
         ended = sorted(number for number, each in catalog.segments.items() if not each.is_open)
         facts = []
         for number in ended[: -compaction.YOUNG_SEGMENTS]:
@@ -132,7 +134,9 @@ class Compactor:
                 continue
             if self._stuck.get(number, 0.0) > now_s:
                 continue
-            facts.append(SegmentFacts(number, each.file_bytes, each.living_bytes, self._needed.get(number, 0)))
+            facts.append(
+                SegmentFacts(number, each.file_bytes, each.living_bytes, self._needed.get(number, (0, 0.0))[0])
+            )
         return facts
 
     def _check_space(self, choice: Choice) -> None:
@@ -166,6 +170,8 @@ class Compactor:
         markers = {each.number: each.marker for each in catalog.segments.values()}
         copies = Copies(self._disk, self._directory, header, markers, synced=self._synced)
         current = Round(catalog, victims, copies, journal.draw_number)
+        catalog.begin_segment(number, journal.marker)
+        current.hold()
         self.rounds += 1
         self._work(current, choice.pressing)
 
@@ -179,7 +185,7 @@ class Compactor:
         fates = current.next_fates() if current.has_found else []
         costly = current.too_costly()
         if costly:
-            self._needed[costly] = current.needed_bytes[costly]
+            self._needed[costly] = current.needed_bytes[costly], self._loop.time() + STUCK_S
             self._failed(current, None)
             return
         if current.is_waiting and not fates:
@@ -226,9 +232,7 @@ class Compactor:
         self._submit(job, then)
 
     def _publish(self, current: Round) -> None:
-        catalog = self._catalog
-        home = catalog.begin_segment(current.number, self._journal.marker)
-        current.hold()
+        home = self._catalog.segments[current.number]
 
         def then(problem: Exception | None, took_s: float) -> None:
             if problem is not None:
@@ -248,8 +252,7 @@ class Compactor:
         if current.take_place(home):
             self._loop.call_soon(self._take_place, current, home)
             return
-        self._journal.also_about(current.number, current.numbers)
-        current.let_go(home)
+        self._journal.also_about(current.let_go(home), current.numbers)
         self._catalog.close_segment(home.number)
         again_s = self._loop.time() + STUCK_S
         self._stuck = {number: until_s for number, until_s in self._stuck.items() if number in self._catalog.segments}

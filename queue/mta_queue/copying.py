@@ -41,6 +41,8 @@ class Round:
         self._found: deque[FoundFate] = deque()
         self._unsettled: list[FoundFate] = []
         """Of items whose last note is not on stable storage yet: what is to be kept of them shows when it is."""
+        self._noteless: set[tuple[int, int]] = set()
+        """Items and parts of which a postponement without a note was kept."""
         self._held: set[int] = set()
         """Segments that the fates are about which were kept."""
         self._to_copy = deque(self.victims)
@@ -111,6 +113,8 @@ class Round:
         if entry is None:
             return []  # what ended it is kept
         states = entry.states()
+        if kind == record.POSTPONED and fate.payload_bytes == 4 * len(parts):
+            return self._without_note(fate, states)
         if any(state.note is not None and state.note.data is not None for state in states):
             self._unsettled.append(fate)
             return []
@@ -121,6 +125,18 @@ class Round:
             for due_s, note, shared in states
             if note is not None and note.segment == fate.segment and note.offset == fate.offset
         ]
+
+    def _without_note(self, fate: FoundFate, states: Sequence[State]) -> list[FateCopy]:
+        """Kept for the parts that have no note now: with it older ones would be theirs, or an older time."""
+        marker, number, seq = self.copies.marker, fate.number, fate.seq
+        copies = []
+        for due_s, note, shared in states:
+            kept = [part for part in shared if part in fate.parts and (seq, part) not in self._noteless]
+            if note is None and kept:
+                self._noteless.update([(seq, part) for part in kept])  # one says all that the others would
+                data = record.encode_fate(marker, number, record.POSTPONED, seq, kept, b"", due_s)
+                copies.append(FateCopy(fate, data))
+        return copies
 
     def _rescheduling(self, fate: FoundFate, states: Sequence[State]) -> list[FateCopy]:
         """Kept where no later one overtook it, which is known by when the parts are due now."""
@@ -177,12 +193,15 @@ class Round:
         self._notes.extend([fate for fate in fates if fate.note is not None])
         self._items.extend(items)
 
-    # When it is on stable storage under its name.
+    # From its beginning.
 
     def hold(self) -> None:
-        """The victims stay until it is certain that the new segment is there, or that it is not."""
+        """The victims stay until it is certain that the new segment is there, or that it is not: with a victim what
+        ended its items could go, and a copy that was made before would rise."""
         for victim in self.victims:
             victim.refs.add(self.number)
+
+    # When it is on stable storage under its name.
 
     def take_place(self, home: Segment) -> bool:
         """The next copies are their items from now on; False: all are."""
@@ -203,14 +222,17 @@ class Round:
         """A note that lies behind the new segment stays where it is: what it overtook lies there as well."""
         return note if note is not None and note.data is None and 0 < note.segment < self.number else None
 
-    def let_go(self, home: Segment) -> None:
-        """Nothing in the victims is needed any more, but by each other."""
+    def let_go(self, home: Segment) -> set[int]:
+        """Nothing in the victims is needed any more, but by each other. Returns the segments that what is said of a
+        victim's items is about as well from now on."""
         catalog = self._catalog
+        also = {self.number}
         home.refs |= self.numbers | self._held
         for victim in self.victims:
             if victim.copies is not None:
                 # Of what was copied from there an older record may still lie elsewhere, and rise.
                 behind = victim.refs & catalog.segments.keys()
+                also |= behind
                 for each in catalog.segments.values():
                     if victim.number in each.refs:
                         each.refs |= behind - {each.number}
@@ -219,6 +241,7 @@ class Round:
                 each.refs.add(self.number)
         for victim in self.victims:
             victim.refs &= self.numbers
+        return also
 
 
 def _homes_of(victims: Sequence[Segment], catalog: Catalog) -> list[Segment]:

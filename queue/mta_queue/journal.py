@@ -17,7 +17,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from mta_queue.catalog import Catalog
-from mta_queue.committer import Committer
+from mta_queue.committer import NO_ROOM, Committer
 from mta_queue.disk import Disk
 from mta_queue.entry import Entry, Note
 from mta_queue.fates import Fates
@@ -49,6 +49,7 @@ class Journal:
         segment_bytes_max: int,
         fates_wait_s: float = FATES_WAIT_S,
     ) -> None:
+        self._directory = directory
         self._disk = disk
         self._jobs = jobs
         self._catalog = catalog
@@ -96,7 +97,8 @@ class Journal:
         self._settled: deque[tuple[Note, int, int]] = deque()
 
     def open(self, first_segment: int, next_number: int) -> None:
-        """Begins the first segment; blocking, raises OSError."""
+        """Begins the first segment; where there is no room for one the log is failing from the start. Blocking, raises
+        OSError."""
         committer = self._committer
         self.marker = committer.marker = self._disk.draw_marker()
         self.next_number = next_number
@@ -104,14 +106,23 @@ class Journal:
         committer.segment = first_segment - 1
         group = Group([], 0)
         group.first_number, group.told = next_number, self._catalog.told
-        writer = committer.begin(group)
+        try:
+            anchor = committer.begin(group).number
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._disk.sync_directory(self._directory)
+            self._error = error
+            anchor = max(self._catalog.segments, default=0)
         self._note_segments(group)
-        self._catalog.anchor = writer.number
+        self._catalog.anchor = anchor
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on groups are committed."""
         self._loop = loop
         self._arrange()
+        if self._error is not None:
+            self._plan_retry()
 
     def append(
         self,
@@ -195,11 +206,11 @@ class Journal:
         if not self._scheduled and self._in_flight is None:
             self._arrange()
 
-    def also_about(self, segment: int, others: Set[int]) -> None:
-        """Fates that are about one of the other segments are about this one too: those that are not written yet."""
+    def also_about(self, segments: Set[int], others: Set[int]) -> None:
+        """Fates that are about one of the others are about these segments too: those that are not written yet."""
         for refs in (self._refs, self._in_flight.refs if self._in_flight is not None else set()):
             if not refs.isdisjoint(others):
-                refs.add(segment)
+                refs.update(segments)
 
     async def close(self) -> None:
         """Commits what waits, seals the segment and returns; what the disk refuses to take is lost like in a crash."""

@@ -4,11 +4,11 @@ Of a sealed segment its index is enough. Those that were written last are read r
 may ask for their items by id. Of a segment without a seal every byte is read, and only what its checksums prove counts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mta_queue import record, recovery, segment
-from mta_queue.disk import Disk
+from mta_queue.disk import Disk, DiskFile
 from mta_queue.index import Index, IndexWriter
 from mta_queue.quarantine import Quarantine, numbers_held
 from mta_queue.rebuilding import Rebuilding
@@ -106,15 +106,20 @@ class Opening:
             index = IndexWriter()
             rebuilt.take(number, name, reader, verify_content=True, keep_ids=True, index=index)
             if reader.is_whole and reader.header is not None:
-                seal = reader.end_with(index, rebuilt.next_number - 1)
-                at = reader.size_bytes
-                for data in seal:  # so that the next start need not read it all again
-                    disk.append(file, at, (data,))
-                    disk.sync(file)  # one by one: a seal must not vouch for an index that has not arrived
-                    at += len(data)
+                self._seal(file, reader.size_bytes, reader.end_with(index, rebuilt.next_number - 1))
         if number in rebuilt.catalog.segments:
             rebuilt.catalog.segments[number].file_bytes = disk.size_bytes(file)
         file.close()
+
+    def _seal(self, file: DiskFile, at: int, seal: Sequence[bytes]) -> None:
+        """Ends the segment, so that the next start need not read it all again."""
+        try:
+            for data in seal:
+                self._disk.append(file, at, (data,))
+                self._disk.sync(file)  # one by one: a seal must not vouch for an index that has not arrived
+                at += len(data)
+        except OSError:
+            pass  # a full disk: what was found counts without it
 
     def _set_aside(self, number: int, name: str) -> None:
         try:

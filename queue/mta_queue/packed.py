@@ -6,6 +6,7 @@ entries is copied as a whole when it grows, in the middle of a turn of the loop.
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -42,6 +43,10 @@ class Row(NamedTuple):
     """Where the record with the note lies; 0: there is none."""
     note_offset: int
     note_payload_bytes: int
+
+
+Columns = tuple[int, int, int, int, int, float, int, int, int, int]
+"""A row as its numbers alone."""
 
 
 class _Chunk:
@@ -83,6 +88,27 @@ class Packed:
         """The item's row."""
         found = self._find(seq)
         return Row._make(_unpack(found[0].rows, found[1] * ROW_BYTES)) if found is not None else None
+
+    def rows(self, seqs: Sequence[int]) -> "list[Columns | None]":
+        """What `get` says of each, without the names: neighbours are looked up and read together."""
+        wanted = seqs if isinstance(seqs, array) else array("Q", seqs)
+        found: list[Columns | None] = []
+        at, count = 0, len(wanted)
+        while at < count:
+            place = self._find(wanted[at])
+            if place is None:
+                found.append(None)
+                at += 1
+                continue
+            (chunk, begin), near = place, wanted[at : at + CHUNK_ROWS]
+            alike = chunk.seqs[begin : begin + len(near)]
+            length = len(alike)
+            if alike != near:
+                pairs = enumerate(zip(alike, near, strict=False))
+                length = next((at for at, (one, other) in pairs if one != other), length)
+            found += _ROW.iter_unpack(chunk.rows[begin * ROW_BYTES : (begin + length) * ROW_BYTES])
+            at += length
+        return found
 
     def due(self, seq: int) -> tuple[float, int] | None:
         """(due_s, mask of the living parts)."""

@@ -2,22 +2,27 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from zlib import crc32
 
 from mta_queue import record, segment
 from mta_queue.catalog import Catalog
 from mta_queue.disk import Disk, DiskFile
-from mta_queue.entry import Entry, Note
-from mta_queue.record import HEADER_BYTES
+from mta_queue.entry import Entry, Note, parts_in
+from mta_queue.packed import Columns
+from mta_queue.record import HEADER_BYTES, Record
 from mta_queue.retention import Segment
 from mta_queue.threads import Job, Jobs
 
 FILES_OPEN_MAX = 128  # segments kept open for reading; far below the usual 1024 descriptors of a process
 GAP_BYTES_MAX = 16 << 10  # records so close to each other are read with one call, and what lies between them too
 RUN_BYTES_MAX = 256 << 10  # read with one call
+
+_ENTRY = -1
+_NO_NOTES: Mapping[int, bytes] = MappingProxyType({})
 
 
 class PartState(NamedTuple):
@@ -43,46 +48,94 @@ Place = tuple[int, int]
 
 
 class _Visit:
-    """Records that are read from the disk together."""
+    """Items that are read from the disk together: those with a row are made whole in the reading thread."""
 
-    def __init__(self) -> None:
-        self.lengths: dict[Place, int] = {}
-        """What is wanted: place -> header and payload."""
+    def __init__(self, seqs: Sequence[int], rows: list[Columns | None]) -> None:
+        self.seqs = seqs
+        self.rows = rows
+        """As they were when the visit began."""
+        self.wanted: list[tuple[int, int, int, int]] = []
+        """Segment and offset of a record, length of its header and payload, and what it is wanted for: twice the place
+        of an item with a row, one more for its note; _ENTRY: for an item with an entry."""
+        self.markers: dict[int, int] = {}
         self.files: dict[int, DiskFile] = {}
         self.opened: dict[int, DiskFile] = {}
+        self.items: list[Loaded | None] = [None] * len(seqs)
+        """Those with a row, as they were then; None where the disk did not give it."""
+        self.failed: list[tuple[int, int, str]] = []
+        """What could not be read of those: the place of the item, the segment, why."""
         self.data: dict[Place, bytes] = {}
-        """What the disk gave, fewer bytes or none where it failed."""
+        """What the disk gave of those with an entry, fewer bytes or none where it failed."""
         self.unsafe: list[tuple[Note, bytes]] = []
         """Notes that were still in memory when the visit began."""
 
-    def want(self, entry: Entry, home: Segment) -> None:
-        self.lengths[home.number, entry.offset] = HEADER_BYTES + entry.payload_bytes
+    def want_rows(self) -> None:
+        want = self.wanted.append
+        for place, row in enumerate(self.rows):
+            if row is None:
+                continue
+            offset, home, payload_bytes, _, _, _, _, note_home, note_offset, note_bytes = row
+            want((home, offset, HEADER_BYTES + payload_bytes, 2 * place))
+            if note_home and (note_offset != offset or note_home != home):  # else it is a copy, which holds its note
+                want((note_home, note_offset, HEADER_BYTES + note_bytes, 2 * place + 1))
+
+    def want_entry(self, entry: Entry, home: Segment) -> None:
+        self.wanted.append((home.number, entry.offset, HEADER_BYTES + entry.payload_bytes, _ENTRY))
         for found in entry.postponed.values() if entry.postponed is not None else ():
             note = found.note
             if note is not None:
                 if note.data is not None:
                     self.unsafe.append((note, note.data))
                 else:
-                    self.lengths[note.segment, note.offset] = HEADER_BYTES + note.payload_bytes
+                    self.wanted.append((note.segment, note.offset, HEADER_BYTES + note.payload_bytes, _ENTRY))
 
-    def runs(self) -> Iterable[list[tuple[Place, int]]]:
+    def runs(self) -> Iterable[list[tuple[int, int, int, int]]]:
         """What is wanted, by place, neighbours together."""
-        run: list[tuple[Place, int]] = []
-        number = begin = end = 0
-        for (home, offset), length in sorted(self.lengths.items()):
-            if run and (home != number or offset > end + GAP_BYTES_MAX or offset + length > begin + RUN_BYTES_MAX):
-                yield run
-                run = []
-            if not run:
-                number, begin, end = home, offset, offset
-            run.append(((home, offset), length))
-            end = max(end, offset + length)
-        if run:
-            yield run
+        wanted = self.wanted
+        wanted.sort()
+        first = number = begin = end = 0
+        for at, (home, offset, length, _) in enumerate(wanted):
+            if home != number or offset > end + GAP_BYTES_MAX or offset + length > begin + RUN_BYTES_MAX:
+                if at > first:
+                    yield wanted[first:at]
+                first, number, begin, end = at, home, offset, offset
+            if offset + length > end:
+                end = offset + length
+        if first < len(wanted):
+            yield wanted[first:]
+
+    def assemble(self, records: Sequence[Record | None]) -> None:
+        """Make the items with a row of their records, which were found for what they were wanted for."""
+        for place, (seq, row) in enumerate(zip(self.seqs, self.rows, strict=True)):
+            if row is None:
+                continue
+            offset, home, _, _, _, due_s, mask, note_home, note_offset, _ = row
+            found = records[2 * place]
+            if found is None or found.kind != record.ITEM or found.seq != seq:
+                self.failed.append((place, home, f"item {seq} at {offset} cannot be read"))
+                continue
+            notes: Mapping[int, bytes] = _NO_NOTES
+            note = b""
+            if note_home:
+                is_own = note_home == home and note_offset == offset
+                noted = found if is_own else records[2 * place + 1]
+                if noted is not None and noted.seq == seq and noted.kind == record.POSTPONED:
+                    note = noted.note()
+                elif noted is not None and noted.seq == seq and noted.is_copy:
+                    notes = {part: state.note for state in noted.copied_states() for part in state.parts}
+                else:  # what it was deferred for is lost; that it waits is not
+                    self.failed.append((place, note_home, f"a note of item {seq} at {note_offset} cannot be read"))
+            if notes:
+                parts = [PartState(part, due_s, notes.get(part, b"")) for part in parts_in(mask)]
+            elif mask == 1:  # nearly all
+                parts = [PartState(0, due_s, note)]
+            else:
+                parts = [PartState(part, due_s, note) for part in parts_in(mask)]
+            self.items[place] = Loaded(seq, found.item_id(), found.meta(), parts)
 
 
 class Reader:
-    """Reads items of one log. All but the reading itself happens in the loop's thread."""
+    """Reads items of one log. What is read is taken apart in the reading thread; all else happens in the loop's."""
 
     def __init__(self, directory: Path, disk: Disk, catalog: Catalog, jobs: Jobs) -> None:
         self._directory = directory
@@ -118,13 +171,13 @@ class Reader:
     def load(self, seq: int) -> Loaded | None:
         """See Store.load."""
         visit = self._visit([seq])
-        if not visit.lengths:
+        if not visit.wanted:
             return None
         self._read_records(visit)
-        self._keep_files(visit)
-        loaded = self._loaded(seq, visit)
-        assert not isinstance(loaded, _Again), "nothing moves while the loop waits"
-        return loaded
+        found: dict[int, Loaded] = {}
+        again = self._found(visit, found)
+        assert not again, "nothing moves while the loop waits"
+        return found.get(seq)
 
     def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
         """See Store.load_soon."""
@@ -144,28 +197,35 @@ class Reader:
             self.hand_over(finish)
 
         def finish() -> None:
-            self._keep_files(visit)
-            again = []
-            for seq in missing:
-                loaded = self._loaded(seq, visit)
-                if isinstance(loaded, _Again):
-                    again.append(seq)
-                elif loaded is not None:
-                    found[seq] = loaded
+            is_first = not found
+            again = self._found(visit, found)
             if again:
                 self._load(seqs, again, found, done)
+            elif is_first:
+                done(list(found.values()) if len(found) == len(seqs) else [found[seq] for seq in seqs if seq in found])
             else:
-                done([found[seq] for seq in seqs if seq in found and seq in self._catalog])
+                done([self._as_now(found[seq]) for seq in seqs if seq in found and seq in self._catalog])
 
         self._jobs.submit(read)
 
+    def _as_now(self, item: Loaded) -> Loaded:
+        """An item that an earlier visit of several found, with the living parts and times of this moment."""
+        dues = self._catalog.dues(item.seq)
+        if not dues:
+            return item  # it is arriving
+        notes = {state.part: state.note for state in item.parts}
+        return item._replace(parts=[PartState(part, due_s, notes.get(part, b"")) for part, due_s in dues])
+
     def _visit(self, seqs: Sequence[int]) -> _Visit:
-        visit = _Visit()
-        for seq in seqs:
-            entry = self._catalog.get(seq)
+        catalog = self._catalog
+        visit = _Visit(seqs, catalog.rows(seqs))
+        visit.want_rows()
+        for seq, row in zip(seqs, visit.rows, strict=True):
+            entry = catalog.get(seq) if row is None else None
             if entry is not None and (home := entry.segment) is not None:
-                visit.want(entry, home)
-        for number in {number for number, _ in visit.lengths}:
+                visit.want_entry(entry, home)
+        for number in {each[0] for each in visit.wanted}:
+            visit.markers[number] = catalog.segments[number].marker
             if (file := self._file(number)) is not None:
                 visit.files[number] = file
         return visit
@@ -173,15 +233,45 @@ class Reader:
     def _read_records(self, visit: _Visit) -> None:
         """In any thread."""
         files, data = visit.files, visit.data
+        records: list[Record | None] = [None] * (2 * len(visit.seqs))
+        decode = record.decode
         for run in visit.runs():
-            number, begin = run[0][0]
-            end = max(offset + length for (_, offset), length in run)
+            number, begin = run[0][:2]
+            marker = visit.markers[number]
+            end = max(offset + length for _, offset, length, _ in run)
             read, used = self._read(files.get(number), number, begin, end - begin)
             if used is not None:
                 files[number] = visit.opened[number] = used
-            for place, length in run:
-                at = place[1] - begin
-                data[place] = read[at : at + length]
+            for _, offset, length, wanted_for in run:
+                at = offset - begin
+                if wanted_for == _ENTRY:
+                    data[number, offset] = read[at : at + length]
+                else:
+                    records[wanted_for] = decode(read, at, marker)
+        visit.assemble(records)
+
+    def _found(self, visit: _Visit, found: dict[int, Loaded]) -> list[int]:
+        """Adds what the visit found of the items that are as they were then; -> those that are to be read again."""
+        self._keep_files(visit)
+        again: list[int] = []
+        catalog = self._catalog
+        rows = catalog.rows(visit.seqs)
+        for seq, row, now, item in zip(visit.seqs, visit.rows, rows, visit.items, strict=True):
+            if row is None:
+                loaded = self._loaded(seq, visit)
+                if isinstance(loaded, _Again):
+                    again.append(seq)
+                elif loaded is not None:
+                    found[seq] = loaded
+            elif now == row:
+                if item is not None:
+                    found[seq] = item
+            elif now is not None or seq in catalog:
+                again.append(seq)
+        for place, number, why in visit.failed:
+            if rows[place] == visit.rows[place]:
+                self._unreadable(catalog.segments[number], why)
+        return again
 
     def _keep_files(self, visit: _Visit) -> None:
         for number, file in visit.opened.items():

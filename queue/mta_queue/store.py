@@ -112,7 +112,8 @@ class Store:
         """Locks the log, reads it and begins a new segment. Blocks.
 
         Raises LogLockedError where another process has it, LogFormatError where it is too new, OSError where the disk
-        fails: then nothing can be promised.
+        fails: then nothing can be promised. A disk that is only full is no reason: the log is failing then, and mail
+        that waits goes out.
         """
         self._disk.make_directory(self.directory)
         self._lock = self._disk.lock(self.directory / segment.LOCK_NAME)

@@ -139,3 +139,46 @@ async def test_mail_without_a_job_is_told_of_alike(loop: SwiftLoop, tmp_path: Pa
     assert "mx.a.test, which does not take mail" in row.waits_for
     assert retried.touched + retried.sending == 200
     assert held.touched == released.touched == 200
+
+
+SPILLED = {
+    "rate": f'[limits]\nconnections = 3\nrate = "6/min"\n{RETRY}',
+    "connections": f"[limits]\nconnections = 1\n{RETRY}",
+    "lookup": RETRY,
+    "suspended": RETRY,
+    "down": RETRY,
+}
+
+
+@pytest.mark.parametrize("kind", SPILLED)
+@swiftly
+async def test_a_number_waits_for_what_its_pool_waits_for(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    """The last of many is told the same as one of the first, which has a job: only its place is another one."""
+    monkeypatch.setattr("mta.delivery.spills.JOBS_KEPT", 10)
+    async with Sink([Profile(name="a", down=kind == "down", latency_s=30.0 * (kind == "connections"))]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=SPILLED[kind])
+        if kind == "lookup":
+            rig.resolver.found["a.test"] = no_answer("a.test", "time-out")
+        if kind == "suspended":
+            await rig.suspend(rig.suspension(5_000.0, site="mx.a.test"))
+        ids = [rig.send(name) for name in names(100, "a.test")]
+        await rig.until(lambda: rig.dispatcher.spills.count > 50)
+        await asyncio.sleep(5)
+        with_job = next(each for each in ids[5:] if rig.dispatcher.registry.jobs(rig.seqs[each]))
+        assert not rig.dispatcher.registry.jobs(rig.seqs[ids[-1]])
+        first, of_first = await why(rig, with_job)
+        last, of_last = await why(rig, ids[-1])
+        await rig.act("cancel")
+        await rig.stop()
+    assert (first.state, first.site, first.policy) == (last.state, last.site, last.policy)
+    assert last.state == ("suspended" if kind == "suspended" else "ready")
+    assert (of_first.kind, of_first.limit, of_first.origin) == (of_last.kind, of_last.limit, of_last.origin)
+    assert of_last.kind == kind
+    assert first.waits_for.partition(";")[0] == last.waits_for.partition(";")[0]
+    if kind in ("rate", "connections", "down"):
+        assert of_last.before > 80 > 20 > of_first.before
+        assert last.waits_for.endswith(f"; about {of_last.before} before it")
+    if kind == "rate":
+        assert of_last.next_s - of_first.next_s == pytest.approx(10 * (of_last.before - of_first.before), abs=11)

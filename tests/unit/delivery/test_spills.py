@@ -221,6 +221,34 @@ async def test_held_and_cancelled(loop: SwiftLoop, tmp_path: Path):
 
 
 @swiftly
+async def test_retried(loop: SwiftLoop, tmp_path: Path):
+    """What waits as a number keeps its place and is not read back for it: its site is tried anew, at once."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, default=ONE)
+        rig.domain("a.test", "mx.a.test", address=DEAD)
+        await down(rig)
+        await asyncio.sleep(600.0)
+        pool, last = pool_of(rig), max(rig.seqs.values())
+        jobs, before = rig.dispatcher.jobs, pool.before(5, last)
+        named: list[int] = []
+        take_up = rig.dispatcher.agenda.take_up
+        rig.dispatcher.agenda.take_up = lambda seqs: (named.extend(some := list(seqs)), take_up(some))[1]
+        assert not pool.channels
+
+        retried = await rig.act("retry")
+        assert retried.touched == MANY
+        assert not named
+        assert (rig.dispatcher.jobs, pool.before(5, last)) == (jobs, before)
+        assert pool.channels or pool.site.backoff.wait_s(loop.time()) == 0.0
+
+        rig.resolver.addresses_of["mx.a.test"] = [sink.profiles["a"].address]
+        await rig.settled()
+        await rig.stop()
+
+    assert order(rig) == [f"r{number}" for number in range(MANY)]
+
+
+@swiftly
 async def test_moved_with_its_domain(loop: SwiftLoop, tmp_path: Path):
     """A reload that gives a domain another destination takes what is spilled along."""
     async with Sink([Profile(name="a"), Profile(name="b")]) as sink:

@@ -259,3 +259,48 @@ def test_a_directory_that_vanishes() -> None:
 
     assert failed == 1
     assert new in rig.again()
+
+
+def test_a_start_on_a_full_disk() -> None:
+    """It comes up failing: what waits is found and may go, no mail is taken, and all is well when there is room."""
+    disk = BadDisk()
+    rig = Rig(disk)
+    old, sent = rig.appended("old"), rig.appended("sent")
+    disk.kill()
+    disk.on_call = disk._judge
+    fill(disk)
+
+    again = Rig(disk)
+    found = [seq for seq, _ in again.recovered.waiting]
+    again.append("refused")
+    again.store.finish(sent, (0,), b"delivered")
+    again.loop.wait(1.1)
+    was_failing, files = again.store.is_failing, len(disk.paths())
+    mend(disk)
+    again.loop.wait(1.1)
+    new = again.appended("new")
+
+    assert found == [old, sent]
+    assert (was_failing, files, len(again.failed)) == (True, 1, 1)
+    assert again.again() == {old: 0.0, new: 0.0}
+
+
+def test_a_start_on_a_full_disk_makes_room() -> None:
+    """Segments of which nothing is needed are deleted by a start that has no room for a new one."""
+    disk = BadDisk()
+    rig = Rig(disk, segment_bytes_max=2_000)
+    for _ in range(6):
+        rig.store.finish(rig.appended("id", 1_500), (0,), b"")
+    rig.loop.settle()
+    disk.kill()
+    disk.on_call = disk._judge
+    files = len(disk.paths())
+    fill(disk)
+
+    again = Rig(disk, segment_bytes_max=2_000)
+    again.store.told(again.store.mark_position())
+    again.loop.settle()
+    again.loop.wait(1.1)
+
+    assert len(disk.paths()) < files
+    assert not again.store.is_failing

@@ -9,7 +9,11 @@ import pytest
 from mta.testing.bad_disk import BadDisk
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
-from mta_queue.compaction import FILE_FACTOR, SPARE_SEGMENTS
+from mta_queue.catalog import Catalog
+from mta_queue.compaction import FILE_FACTOR, SPARE_SEGMENTS, Pace
+from mta_queue.copies import Copies
+from mta_queue.copying import Round
+from mta_queue.record import VERSION, FileHeader
 from mta_queue.store import Recovered, Store
 
 DIRECTORY = Path("/queue/0")
@@ -145,7 +149,8 @@ def test_fates_alone_do_not_fill_the_disk(note: bytes | None) -> None:
     rig.again().check()
 
 
-def test_a_backlog_does_not_hold_the_mail_that_passes() -> None:
+@pytest.mark.parametrize("note", [b"try again", b""])
+def test_a_backlog_does_not_hold_the_mail_that_passes(note: bytes) -> None:
     """Fates of items that lie in full segments keep no segment: they are moved, and the backlog is not copied."""
     rig = Rig()
     backlog = [rig.append(parts=3) for _ in range(200)]
@@ -154,7 +159,7 @@ def test_a_backlog_does_not_hold_the_mail_that_passes() -> None:
         for _ in range(15):
             rig.finish(rig.append())
         seq = backlog[number]
-        rig.postpone(seq, 0, 9.0, b"try again")
+        rig.postpone(seq, 0, 9.0, note)
         rig.finish(seq, 2)
         if number % 4 == 0:
             rig.finish(seq, 0)
@@ -261,6 +266,27 @@ def test_new_mail_does_not_wait_for_copies() -> None:
     assert rig.store.copied_bytes > 0
 
 
+def test_what_ends_while_a_round_rests_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ended an item that was copied stays as long as the copy may get its name, however long that takes."""
+    rig = half_empty()
+    monkeypatch.setattr(
+        Pace, "rest_s", lambda self, copied, took_s, commit_s, pressing: 60.0 if copied > 1_000 else 0.0
+    )
+    while rig.store.copied_bytes < 1_000:
+        rig.pass_time(0.5)
+
+    for seq in list(rig.states)[:5]:
+        rig.finish(seq)
+    for _ in range(60):
+        rig.finish(rig.append())
+    rig.pass_time(20)
+    assert any(path.name.endswith(".copying") for path in rig.disk.paths())
+    rig.pass_time(200)
+
+    rig.check()
+    rig.again().check()
+
+
 def test_what_is_half_done_is_removed_at_the_start() -> None:
     """A copy without a name of its own is not read and does not stay."""
     rig = half_empty()
@@ -276,3 +302,43 @@ def test_what_is_half_done_is_removed_at_the_start() -> None:
 
     again.check()
     assert not [path for path in again.disk.paths() if path.name.endswith(".copying")]
+
+
+def test_fates_not_written_yet_are_about_what_lies_behind_a_copy() -> None:
+    """When a copy goes whose original still lies elsewhere, fates of its item hold that, written or not."""
+    catalog = Catalog()
+    for number in (1, 2):
+        catalog.begin_segment(number, 7)
+        catalog.close_segment(number)
+    victim = catalog.segments[2]
+    victim.note_copy(5)
+    victim.refs.add(1)
+    copies = Copies(MemoryDisk(), DIRECTORY, FileHeader(VERSION, 7, 0, 3, 1, 0), {}, synced=True)
+    current = Round(catalog, [victim], copies, lambda: 1)
+
+    home = catalog.begin_segment(3, 7)
+    current.hold()
+
+    assert {1, 3} <= current.let_go(home)
+
+
+def test_a_segment_that_was_given_up_is_tried_again() -> None:
+    """What others needed of a segment is asked anew after a while: when they are gone, it goes."""
+    rig = Rig()
+    backlog = [rig.append(300) for _ in range(216)]
+    for number, seq in enumerate(backlog):
+        if number % 18 == 0:
+            rig.append()
+        rig.postpone(seq, 0, 9.0, b"n" * 900)
+        rig.loop.settle()
+    rig.pass_time(60)
+    kept = rig.store.segments
+
+    for seq in backlog:
+        rig.finish(seq)
+    rig.pass_time(1_500)
+
+    assert kept > 12
+    rig.check()
+    rig.check_bound()
+    rig.again().check()

@@ -1,11 +1,12 @@
 """Group commit, turn by turn, and what happens when the disk refuses."""
 
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
 
-from mta.testing.memory_disk import MemoryDisk
+from mta.testing.memory_disk import Loss, MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue import committer, inspection, journal, record
 from mta_queue.journal import CROWD, GATHER_S
@@ -348,6 +349,31 @@ def test_failed_before_the_group_was_written() -> None:
     assert rig.store.is_failing
     assert rig.disk.calls["create"] == creates
     assert rig.store.pending_bytes == 0
+
+
+def test_failed_new_segment_is_gone_for_good() -> None:
+    """A new segment whose name could not be made safe does not come back with what a client was told to send again."""
+    rig = Rig(segment_bytes_max=100)
+    first = rig.append("first")
+    rig.loop.settle()
+    rig.fail("sync_directory")
+
+    rig.append("failed")
+    rig.loop.settle()
+    rig.disk.lose_power(CreatedOnly(Random(1)))
+
+    assert len(rig.failed) == 1
+    assert [seq for seq, _ in Rig(rig.disk).recovered.waiting] == [first]
+
+
+class CreatedOnly(Loss):
+    """Of the unsynced changes of the directory the first one happened, and every write."""
+
+    is_first = True
+
+    def keeps_name(self) -> bool:
+        was_first, self.is_first = self.is_first, False
+        return was_first
 
 
 def test_goes_on_by_itself() -> None:

@@ -109,6 +109,32 @@ def test_a_note_that_comes_to_rest_while_it_is_read() -> None:
     assert [[part.note for part in one.parts] for one in got[0]] == [[b"safe in a moment"], [b"new"], [b"in memory"]]
 
 
+def test_packed_items_that_change_while_they_are_read() -> None:
+    """Time, note and living parts are those of the moment when the answer comes; what ended is not among it."""
+    rig = Rig()
+    early, ended, in_part, noted, same = seqs = [rig.put(parts=2) for _ in range(5)]
+    for seq in seqs:
+        rig.store.postpone(seq, (0, 1), 5.0, b"old")
+    rig.cool()
+    assert not rig.hot
+    got: list[list[Loaded]] = []
+
+    rig.store.load_soon([777, *reversed(seqs)], got.append)
+    rig.store.postpone(early, (0, 1), 3.0, None)
+    rig.store.finish(ended, (0, 1), b"")
+    rig.store.finish(in_part, (0,), b"")
+    rig.store.postpone(noted, (1,), 7.0, b"new")
+    rig.loop.settle()
+
+    assert [(one.seq, one.item_id, one.meta, one.parts) for one in got[0]] == [
+        (same, "id", b"meta", [(0, 5.0, b"old"), (1, 5.0, b"old")]),
+        (noted, "id", b"meta", [(0, 5.0, b"old"), (1, 7.0, b"new")]),
+        (in_part, "id", b"meta", [(1, 5.0, b"old")]),
+        (early, "id", b"meta", [(0, 3.0, b"old"), (1, 3.0, b"old")]),
+    ]
+    assert rig.store.quarantined == 0
+
+
 def test_a_damaged_note_does_not_hold_its_item_back() -> None:
     """What an item was deferred for is lost with its record; that it waits is not."""
     rig = Rig()

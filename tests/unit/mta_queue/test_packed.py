@@ -36,6 +36,8 @@ def test_rows_are_kept_like_in_a_dict(steps: list[tuple[bool, int]], chunk_rows:
             assert len(rows) == len(model)
         assert [seq for seqs in rows.slices() for seq in seqs] == sorted(model)
         assert {seq: rows.get(seq) for seq in range(82)} == {seq: model.get(seq) for seq in range(82)}
+        for wanted in (range(82), range(81, -1, -1), sorted(model), [*model, *range(9)]):
+            assert rows.rows(list(wanted)) == [model.get(seq) for seq in wanted]
         assert all(0 < len(seqs) <= chunk_rows for seqs in rows.slices())
 
 
