@@ -1,4 +1,4 @@
-"""The mark of a clean stop: a file that a worker leaves in its log's directory when nothing of it is under way any more.
+"""The mark of a clean stop: a file that a worker leaves in its log's directory when nothing of it is under way.
 
 A start that does not find it follows a crash: what is due then was perhaps on its way when the last life ended, and
 its next attempt is told as `after_crash`. The mark is gone, on stable storage, before anything is sent.
