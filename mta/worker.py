@@ -68,7 +68,7 @@ SAID_S = 0.1  # last words are written at the end of a turn of the loop
 DRAIN_S = 25.0  # SIGTERM to the last transaction cut off; with the doors' share the whole stop stays under 30 s
 DOORS_S = 3.0  # sessions that are in the middle of a message may end it in this time
 CHECK_S = 0.5  # how often disk space and answers of dead owners are looked at
-GC_THRESHOLDS = (20_000, 8, 1_000)  # most objects die by reference count; of 20,000 that live one look takes 17 ms
+GC_THRESHOLDS = (50_000, 20, 50)  # most objects die by reference count; full collections of a big queue are long
 FOUND_AT_ONCE = 2_000  # items that wait on the disk are taken up in portions, so that the loop turns in between
 
 
