@@ -71,23 +71,13 @@ class Catalog(Retention):
         found = array("Q")
         at = 0
         for seqs in self._packed.slices():
-            if at < len(loose) and loose[at] < seqs[-1]:
-                if loose[at] > seqs[0]:
-                    begin = at
-                    while at < len(loose) and loose[at] < seqs[-1]:
-                        at += 1
-                    found.extend(sorted([*seqs, *loose[begin:at]]))
-                    continue
-                while at < len(loose) and loose[at] < seqs[0]:
-                    found.append(loose[at])
-                    at += 1
-                if at < len(loose) and loose[at] < seqs[-1]:
-                    begin = at
-                    while at < len(loose) and loose[at] < seqs[-1]:
-                        at += 1
-                    found.extend(sorted([*seqs, *loose[begin:at]]))
-                    continue
-            found.extend(seqs)
+            while at < len(loose) and loose[at] < seqs[0]:
+                found.append(loose[at])
+                at += 1
+            begin = at
+            while at < len(loose) and loose[at] < seqs[-1]:
+                at += 1
+            found.extend(sorted([*seqs, *loose[begin:at]]) if at > begin else seqs)
         found.extend(loose[at:])
         return found
 
