@@ -23,6 +23,7 @@ class Allowance:
         self._pool = pool
         destination = pool.site.destination
         self._loop = destination.engine.loop
+        self._clock = destination.engine.clock
         self.limits, _, self.retry = destination.policy.for_source(pool.source.name)
         self.meter = Meter(self.limits, destination.share, self._loop.time())
         """The pool's own: how many connections it has and how often it may send."""
@@ -66,8 +67,10 @@ class Allowance:
 
     # what is told
 
-    def transaction(self, now_s: float) -> None:
-        """A MAIL is being said."""
+    def transaction(self) -> None:
+        """A MAIL is being said. Counted by the clock: the loop's time may be as old as its turn, and what is counted
+        too early lets the next one come too soon."""
+        now_s = self._clock.monotonic_s()
         self.meter.transaction(now_s)
         for limit in self._shared:
             limit.meter.transaction(now_s)

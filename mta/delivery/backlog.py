@@ -114,7 +114,8 @@ class Backlog:
         lane, engine = self.lane, self._engine
         if lane.signs:
             return self._first_part(lane.ready.pop(), recipients_max)
-        while lane.unsigned and self.parked < PARKED_AT_ONCE:
+        picked = lane.picked
+        while (lane.filled or picked.filled) and self.parked < PARKED_AT_ONCE:
             if self.is_loading and self._waits_for_disk(now_s):
                 return None
             job = lane.pop_unsigned()
@@ -158,7 +159,7 @@ class Backlog:
         lane = self.lane
         if self._has_ready(now_s):
             return True
-        if not lane.unsigned:
+        if not lane.has_unsigned:
             return False
         if lane.signing and not self._engine.signatures.is_saturated:
             # A connection has nothing to do for want of signatures: more of them at once from now on.
@@ -191,13 +192,13 @@ class Backlog:
         lane = self.lane
         if not lane.signs:
             return
-        if not lane.unsigned:
+        if not lane.has_unsigned:
             self._signed_ahead = 0
             return
         engine = self._engine
         room = max(SIGNED_AHEAD_MIN, 2 * len(self._pool.channels), self._signed_ahead)
         room = min(SIGNED_AHEAD_MAX, room) - lane.ahead
-        while lane.unsigned and self.parked < PARKED_AT_ONCE:
+        while lane.has_unsigned and self.parked < PARKED_AT_ONCE:
             if room <= 0 and lane.unsigned_priority() <= lane.ahead_priority():
                 return
             if self.is_loading and self._waits_for_disk(now_s):
@@ -260,7 +261,7 @@ class Backlog:
                 lane.ready.push(job.priority, job)
                 self._pool.signed(job)
                 return
-        if lane.unsigned:  # a connection that waited for this one has to be given another
+        if lane.has_unsigned:  # a connection that waited for this one has to be given another
             self._pool.pump()
 
     def _put_off(self, job: Job, reply: Reply) -> None:

@@ -111,6 +111,8 @@ class Dispatcher:
         """Recipients that an admin holds: they have no job and no entry in the wheel."""
         self.errors = 0
         """Errors of ours that stopped a message or a look-up."""
+        self.is_overdue = False
+        """The disk fails, and more fates than may be lost wait for it: nothing more is begun."""
         self._is_expiring = False
         self._round: list[tuple[tuple[str, str], Site]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -238,6 +240,7 @@ class Dispatcher:
         self._timer = self.loop.call_later(SWEEP_S, self._sweep)
         now_s = self.loop.time()
         wall_s = self.clock.wall_s()
+        self.is_overdue = self.store.is_overdue
         self.agenda.sweep(wall_s)
         self._cool()
         self.spills.sweep(wall_s, now_s)

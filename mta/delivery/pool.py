@@ -187,7 +187,7 @@ class Pool:
         now_s = self._loop.time()
         if engine.suspensions.active and self._is_suspended(now_s):
             return
-        if engine.store.is_overdue:
+        if engine.is_overdue:
             self._wake_in(OVERDUE_WAIT_S, now_s)
             return
         idle, allowance = self.idle, self.allowance
@@ -231,12 +231,12 @@ class Pool:
             if allowance.gates:
                 allowance.busy(channel)
             if not allowance.is_free:
-                allowance.transaction(now_s)
+                allowance.transaction()
             self._send(channel, job)
             granted = None
         if lane.short:
             self.spill.refill()
-        if not lane and self.waits and not self.spill.is_returning:
+        if self.waits and not lane and not self.spill.is_returning:
             allowance.leave_gates()
         if backlog.parked >= PARKED_AT_ONCE:
             self._loop.call_soon(self.pump)

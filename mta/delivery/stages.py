@@ -34,15 +34,15 @@ class Stages(FairLane[Job]):
         return self._length + len(self.picked) + len(self.ready) + len(self.signing)
 
     def __bool__(self) -> bool:
-        return self._length > 0 or len(self) > 0
+        return bool(self.filled or self.picked.filled or self.ready.filled or self.signing)
 
     def __iter__(self) -> Iterator[Job]:
         return chain(self.picked, super().__iter__(), self.ready, self.signing)
 
     @property
-    def unsigned(self) -> int:
-        """How many nobody has begun to sign."""
-        return self._length + len(self.picked)
+    def has_unsigned(self) -> bool:
+        """Some wait that nobody has begun to sign."""
+        return bool(self.filled or self.picked.filled)
 
     @property
     def ahead(self) -> int:
@@ -55,7 +55,7 @@ class Stages(FairLane[Job]):
 
     def pop(self) -> Job:
         """Whose turn it is: of those that are ready, else of those that wait."""
-        return self.ready.pop() if self.ready else self.pop_unsigned()
+        return self.ready.pop() if self.ready.filled else self.pop_unsigned()
 
     def peek(self) -> Job | None:
         """What `pop` would take; None where nothing is ready and nothing waits."""
@@ -75,15 +75,15 @@ class Stages(FairLane[Job]):
 
     def peek_unsigned(self) -> Job | None:
         """The next to be signed, or to go where nothing is signed; None where nothing waits."""
-        if self._is_picked_next():
+        if self.picked.filled and self._is_picked_next():
             return self.picked.peek()
         return super().peek()
 
     def pop_unsigned(self) -> Job:
         """Takes it out."""
-        if self._is_picked_next():
+        if self.picked.filled and self._is_picked_next():
             return self.picked.pop()
-        return super().pop()
+        return FairLane.pop(self)  # said so because `super()` costs as much as the rest
 
     def peek_waiting(self) -> Job | None:
         """The next that nobody picked yet."""
@@ -94,8 +94,7 @@ class Stages(FairLane[Job]):
         return super().pop()
 
     def _is_picked_next(self) -> bool:
-        picked = self.picked
-        return bool(picked) and picked.head_priority() >= super().head_priority()
+        return self.picked.head_priority() >= super().head_priority()
 
     def pick_again(self, job: Job) -> None:
         """Before all that wait, though it may be signed: it has to be read back first."""

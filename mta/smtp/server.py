@@ -27,6 +27,7 @@ BUFFERED_BYTES_MAX = 1_048_576  # commands sent ahead of an answer: ten thousand
 KEYWORDS: Final = ("PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 """What EHLO offers beside SIZE (RFC 2920, RFC 6152, RFC 6531, RFC 2034)."""
 _DATA = b"DATA\r\n"  # as nearly everybody writes it, at the end of what came
+_DATA_BYTES = len(_DATA)
 
 # Bound once: to look a member up in an enum's class costs as much as a comparison.
 _READY, _SENDER, _RECIPIENTS = State.READY, State.SENDER, State.RECIPIENTS
@@ -98,11 +99,11 @@ class ServerSession:
         "_sender",
         "_settings",
         "_smtputf8",
-        "_state",
         "_swallowing_line",
         "errors",
         "helo",
         "is_esmtp",
+        "state",
     )
 
     def __init__(self, settings: ServerSettings, handler: ServerHandler) -> None:
@@ -111,7 +112,8 @@ class ServerSession:
         self._relay = settings.relay
         self._japan = settings.addresses == "japan"
         self._content = ContentReceiver(settings.size_max, settings.long_lines)
-        self._state = State.SILENT
+        self.state = State.SILENT
+        """Where it is; only the session itself changes it."""
         self._replies: list[bytes] = []
         self._rest = b""
         self._swallowing_line = False
@@ -132,17 +134,17 @@ class ServerSession:
     @property
     def wants_close(self) -> bool:
         """The last reply was said: the shell sends what there is to send and closes."""
-        return self._state is _CLOSED
+        return self.state is _CLOSED
 
     @property
     def waiting(self) -> bool:
         """A message was handed over and its answer has not come."""
-        return self._state is _WAITING
+        return self.state is _WAITING
 
     @property
     def in_content(self) -> bool:
         """Content is coming in; its deadline is longer than a command's (RFC 5321 4.5.3.2)."""
-        return self._state is _CONTENT
+        return self.state is _CONTENT
 
     @property
     def buffered_bytes(self) -> int:
@@ -157,13 +159,13 @@ class ServerSession:
     @property
     def has_transaction(self) -> bool:
         """MAIL was accepted and the message's fate is open: a session that should end may first finish it."""
-        return self._state not in (State.SILENT, State.CONNECTED, State.READY, State.CLOSED)
+        return self.state not in (State.SILENT, State.CONNECTED, State.READY, State.CLOSED)
 
     def greeting(self) -> bytes:
         """The first words, to be sent at once. A client that speaks before is refused."""
-        if self._state is not State.SILENT:
+        if self.state is not State.SILENT:
             return b""
-        self._state = State.CONNECTED
+        self.state = State.CONNECTED
         return replies.greeting(self._settings.hostname)
 
     def data_to_send(self) -> bytes:
@@ -177,7 +179,7 @@ class ServerSession:
 
     def receive(self, data: bytes) -> None:
         """Takes what the network brought, cut anywhere. Replies gather for `data_to_send`."""
-        state = self._state
+        state = self.state
         if state is _WAITING:
             self._keep(data)
         elif state is _CLOSED or not data:
@@ -189,7 +191,7 @@ class ServerSession:
 
     def answer(self, reply: bytes) -> None:
         """Our reply to the content; then the session goes on with what was received meanwhile."""
-        if self._state is not _WAITING:
+        if self.state is not _WAITING:
             raise RuntimeError("no message waits for an answer")
         self._replies.append(reply)
         if reply.startswith(b"2"):
@@ -212,9 +214,10 @@ class ServerSession:
         at = 0
         if self._rest:
             data, self._rest = self._rest + data, b""
+        size = len(data)
         quick = not self._swallowing_line
-        while at < len(data):
-            state = self._state
+        while at < size:
+            state = self.state
             # The three things that nearly all of the day is spent with come first, each in its usual form.
             if state is _CONTENT:
                 at = self._content.feed(data, at)
@@ -232,7 +235,7 @@ class ServerSession:
                     at = rcpt[1]
                     self._rcpt(rcpt[0])
                     continue
-                if quick and state is _RECIPIENTS and len(data) - at == len(_DATA) and data.endswith(_DATA):
+                if quick and state is _RECIPIENTS and size - at == _DATA_BYTES and data.endswith(_DATA):
                     self._group_ended = True
                     self._data(b"")
                     return
@@ -247,7 +250,7 @@ class ServerSession:
                 return
             self._line(data[at:end])
             at, quick = end + 1, True
-            if self._group_ended and at < len(data) and self._state is not _CLOSED:
+            if self._group_ended and at < size and self.state is not _CLOSED:
                 self._out_of_step()
 
     def _unfinished_line(self, rest: bytes) -> None:
@@ -281,7 +284,7 @@ class ServerSession:
             self._refuse(replies.UNKNOWN)
         else:
             self._group_ended = verb.ends_group
-            step = states.TABLE[self._state, name]
+            step = states.TABLE[self.state, name]
             if isinstance(step, bytes):
                 self._refuse_step(name, step)
             else:
@@ -321,7 +324,7 @@ class ServerSession:
         self._sender = mail.sender
         self._body_8bit = mail.body_8bit
         self._smtputf8 = mail.smtputf8
-        self._state = _SENDER
+        self.state = _SENDER
         self._replies.append(replies.MAIL_OK)
 
     def _rcpt_command(self, args: bytes) -> None:
@@ -342,7 +345,7 @@ class ServerSession:
             self._reject("rcpt", replies.TOO_MANY_RECIPIENTS, self._sender, recipient.address)
             return
         self._recipients.append(recipient)
-        self._state = _RECIPIENTS
+        self.state = _RECIPIENTS
         self._replies.append(replies.RCPT_OK)
 
     def _data(self, args: bytes) -> None:
@@ -350,14 +353,14 @@ class ServerSession:
             self._refuse(replies.NO_ARGUMENT)
             return
         self._content.begin()
-        self._state = _CONTENT
+        self.state = _CONTENT
         self._replies.append(replies.GO_AHEAD)
 
     def _rset(self, args: bytes) -> None:
         if args:
             self._refuse(replies.NO_ARGUMENT)
             return
-        if self._state is not State.CONNECTED:
+        if self.state is not State.CONNECTED:
             self._reset()
         self._replies.append(replies.RSET_OK)
 
@@ -390,7 +393,7 @@ class ServerSession:
             self._reset()
             self._reject("content", refusal, sender, "", counted=False)
             return
-        self._state = _WAITING
+        self.state = _WAITING
         self._handler.message(
             Transaction(
                 self._sender, self._recipients, content, self._body_8bit or not content.isascii(), self._smtputf8
@@ -399,7 +402,7 @@ class ServerSession:
 
     def _reset(self) -> None:
         """Forgets the transaction (RFC 5321 4.1.1.5); the client has said its name."""
-        self._state = _READY
+        self.state = _READY
         self._sender = ""
         self._recipients = []
         self._body_8bit = False
@@ -438,7 +441,7 @@ class ServerSession:
         self._reset()
         self._content.begin()
         self._rest = b""
-        self._state = _CLOSED
+        self.state = _CLOSED
 
 
 _ACTIONS: Final[dict[Action, Callable[[ServerSession, bytes], None]]] = {

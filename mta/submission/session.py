@@ -15,9 +15,12 @@ import msgspec
 
 from mta.smtp import replies
 from mta.smtp.server import ERRORS_SLOW, ServerSession, Transaction
+from mta.smtp.states import State
 
 if TYPE_CHECKING:
     from mta.submission.listener import Listener, Visitor
+
+_CONTENT, _CLOSED = State.CONTENT, State.CLOSED  # bound once, as in the dialogue
 
 MEMORY_SHORT = replies.reply(421, "4.3.1", "Too much mail is coming in at once, try again")
 LIVED_TOO_LONG = replies.reply(421, "4.3.2", "This session has lasted long enough, connect again")
@@ -135,12 +138,13 @@ class Session(asyncio.Protocol):
             return
         self._transport.write(said)
         now_s = self._last_s = self._now_s()
-        if dialogue.in_content:
-            self._content_began_s = now_s
-            self._content_received = 0
         if self._held_bytes:
             self._hold(dialogue.buffered_bytes)
-        if dialogue.wants_close:
+        state = dialogue.state
+        if state is _CONTENT:
+            self._content_began_s = now_s
+            self._content_received = 0
+        elif state is _CLOSED:
             self._leave(said)
 
     def _take_slice(self) -> None:

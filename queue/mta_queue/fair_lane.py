@@ -157,11 +157,12 @@ class FairLane(Generic[T]):
     `len` is the number of entries that `pop` gives out one after another.
     """
 
-    __slots__ = ("_filled", "_later", "_length", "_levels", "short", "spilled")
+    __slots__ = ("_later", "_length", "_levels", "filled", "short", "spilled")
 
     def __init__(self) -> None:
         self._levels: list[_Level[T] | None] = [None] * (PRIORITY_MAX + 1)
-        self._filled = 0  # bit n: priority n has an entry; so that nothing is searched
+        self.filled = 0
+        """Bit n: priority n has an entry; so that nothing is searched, and 0 where `pop` has nothing."""
         self._length = 0
         self._later = 0
         self.spilled = 0
@@ -197,21 +198,18 @@ class FairLane(Generic[T]):
             self._later += 1
             return
         entries = share.entries
+        if not entries:
+            self.filled |= 1 << priority
+            if level.only is None:
+                level.enter(share)
         entries.append(entry)
         self._length += 1
-        if len(entries) == 1:
-            self._begins(level, share)
-
-    def _begins(self, level: _Level[T], share: Share[T]) -> None:
-        self._filled |= 1 << share.priority
-        if level.only is None:
-            level.enter(share)
 
     def pop(self) -> T:
         """Whose turn it is, taken out; IndexError where there is no entry."""
-        if not self._filled:
+        if not self.filled:
             raise IndexError("pop from an empty lane")
-        level = self._levels[self._filled.bit_length() - 1]
+        level = self._levels[self.filled.bit_length() - 1]
         assert level is not None, "what is filled is there"
         share = level.only
         if share is None:
@@ -224,20 +222,20 @@ class FairLane(Generic[T]):
         if share.later is not None or (not share.entries and level.only is None):
             self._put_right(level, share)
         elif not share.entries:
-            self._filled ^= 1 << share.priority
+            self.filled ^= 1 << share.priority
         return entry
 
     def peek(self) -> T | None:
         """Whose turn it is; None where there is no entry."""
-        if not self._filled:
+        if not self.filled:
             return None
-        level = self._levels[self._filled.bit_length() - 1]
+        level = self._levels[self.filled.bit_length() - 1]
         assert level is not None, "what is filled is there"
         return (level.only or level.turn()).entries[0]
 
     def head_priority(self) -> int:
         """The priority of whose turn it is; -1 where there is no entry."""
-        return self._filled.bit_length() - 1
+        return self.filled.bit_length() - 1
 
     def _put_right(self, level: _Level[T], share: Share[T]) -> None:
         """What follows from what was taken out of a share or came back to it."""
@@ -261,9 +259,9 @@ class FairLane(Generic[T]):
                     level.forget(share)
         only = level.only
         if only.entries if only is not None else level.ring:
-            self._filled |= 1 << share.priority
+            self.filled |= 1 << share.priority
         else:
-            self._filled &= ~(1 << share.priority)
+            self.filled &= ~(1 << share.priority)
 
     # what is spilled
 

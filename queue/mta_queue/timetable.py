@@ -104,11 +104,12 @@ class Wheel:
 class Lane(Generic[T]):
     """What is ready for one destination: priorities 0 to 9, the highest first, first come first served within."""
 
-    __slots__ = ("_filled", "_length", "_queues")
+    __slots__ = ("_length", "_queues", "filled")
 
     def __init__(self) -> None:
         self._queues: list[deque[T] | None] = [None] * (PRIORITY_MAX + 1)  # made when needed: most lanes use one
-        self._filled = 0  # bit n: priority n has something; so that nothing is searched
+        self.filled = 0
+        """Bit n: priority n has something; so that nothing is searched, and 0 where nobody waits."""
         self._length = 0
 
     def __len__(self) -> int:
@@ -126,7 +127,7 @@ class Lane(Generic[T]):
         if queue is None:
             queue = self._queues[priority] = deque()
         queue.append(item)
-        self._filled |= 1 << priority
+        self.filled |= 1 << priority
         self._length += 1
 
     def push_front(self, priority: int, item: T) -> None:
@@ -135,26 +136,26 @@ class Lane(Generic[T]):
         if queue is None:
             queue = self._queues[priority] = deque()
         queue.appendleft(item)
-        self._filled |= 1 << priority
+        self.filled |= 1 << priority
         self._length += 1
 
     def pop(self) -> T:
         """Whose turn it is, taken out; IndexError where nobody waits."""
-        priority = self._filled.bit_length() - 1
+        priority = self.filled.bit_length() - 1
         queue = self._queues[priority]
         if not queue:
             raise IndexError("pop from an empty lane")
         item = queue.popleft()
         if not queue:
-            self._filled ^= 1 << priority
+            self.filled ^= 1 << priority
         self._length -= 1
         return item
 
     def peek(self) -> T | None:
         """Whose turn it is; None where nobody waits."""
-        queue = self._queues[self._filled.bit_length() - 1]
+        queue = self._queues[self.filled.bit_length() - 1]
         return queue[0] if queue else None
 
     def head_priority(self) -> int:
         """The priority of whose turn it is; -1 where nobody waits."""
-        return self._filled.bit_length() - 1
+        return self.filled.bit_length() - 1
