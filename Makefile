@@ -73,8 +73,10 @@ format: $(STAMP) ## Bring the code into the one format
 	$(BIN)/ruff check --fix $(CODE)
 
 .PHONY: docs
-docs: $(STAMP) ## Write what is generated again: docs/rfc.md
+docs: $(STAMP) ## Write again what is made from the code: the lists of RFCs, providers and policy keys
 	$(BIN)/python docs/rfc_list.py
+	$(BIN)/python docs/provider_list.py
+	$(BIN)/python docs/policy_reference.py
 
 .PHONY: run
 run: $(STAMP) ## Start the server in the foreground with mta.toml (or CONFIG=FILE)

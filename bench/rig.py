@@ -130,12 +130,13 @@ class Rig:
         smtp_port: int = 0,
         more: str = "",
         delivery: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Writes mta.toml and the policies, checks them as an admin would, and starts the server.
 
         `key`: mail from its domain is signed; `smtp_port` 0 chooses a free one; `more`: further lines of mta.toml;
-        `delivery`: further lines of its `[delivery]`. Raises RigError where `mta check` refuses, or the server does
-        not listen.
+        `delivery`: further lines of its `[delivery]`; `env`: variables beside this process's own. Raises RigError where
+        `mta check` refuses, or the server does not listen.
         """
         self.smtp_port = smtp_port or free_port()
         (self.folder / "policies").mkdir(exist_ok=True)
@@ -148,7 +149,7 @@ class Rig:
         checked = subprocess.run([mta(), "check", "--config", config], capture_output=True, text=True, check=False)
         if checked.returncode:
             raise RigError(f"mta check refuses {config}:\n{checked.stdout}{checked.stderr}")
-        self.start("server", [mta(), "serve", "--config", str(config)])
+        self.start("server", [mta(), "serve", "--config", str(config)], env=env)
         self.wait("server", lambda: is_listening("127.0.0.1", self.smtp_port, greeting=b"220"))
 
     def _config(self, workers: int, durability: str, delivery: str, more: str) -> str:

@@ -10,6 +10,7 @@ from typing import Literal, cast
 import msgspec
 
 from mta.reporting.questions import Question
+from mta_policies.firings import Change
 
 LINE_BYTES_MAX = 64 * 1024 * 1024  # an answer may list a thousand messages of some hundred recipients each
 ANSWER_BYTES_MAX = 60 * 1024 * 1024  # what is larger is not sent: JSON may not be cut
@@ -32,12 +33,14 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker tells the supervisor."""
 
     worker: int
-    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer"]
+    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer", "changed"]
     text: str = ""
     number: int = 0
     """For `answer`: of which question."""
     answer: msgspec.Raw = msgspec.Raw(b"null")
     """For `answer`: one of `mta.reporting.questions.Answer`."""
+    changes: list[Change] = []
+    """For `changed`: what rules did here."""
 
 
 class Line(asyncio.Protocol):

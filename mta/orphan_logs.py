@@ -90,9 +90,14 @@ class OrphanLogs:
         store.told(store.mark_position())
         del self._mover.stores[log]
         await store.close()
-        await self._loop.run_in_executor(None, shutil.rmtree, store.directory)
+        await self._loop.run_in_executor(None, _remove, store)
         self._say(f"log {log}, which has no worker any more, was emptied and removed")
 
     async def retired(self) -> None:
         """Every removal that was begun is done."""
         await asyncio.gather(*self._retirements)
+
+
+def _remove(store: Store) -> None:
+    store.disown()  # broken off in the middle, it must not look as if something had been lost
+    shutil.rmtree(store.directory)

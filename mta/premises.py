@@ -7,6 +7,7 @@ import asyncio
 import socket
 from pathlib import Path
 
+from mta import remedies
 from mta.config import Config
 from mta_policies.layers import BUILT_IN
 from mta_queue.disk import DiskFile, LogLockedError, OsDisk
@@ -46,7 +47,8 @@ def try_log(config: Config) -> None:
         path.open("ab").close()
     except OSError as error:
         where = config.origin("log", "events")
-        raise LogError(f"{where}: cannot write the event log {config.log.events}: {error.strerror}") from error
+        said = remedies.sentence(error, str(config.log.events))
+        raise LogError(f"{where}: cannot write the event log {said}") from error
 
 
 def lock(directory: Path) -> DiskFile:
@@ -58,7 +60,8 @@ def lock(directory: Path) -> DiskFile:
     except LogLockedError:
         raise QueueError(f"the queue {directory} is in use by another server") from None
     except OSError as error:
-        raise QueueError(f"the queue {directory} cannot be used: {error.strerror}") from error
+        said = remedies.sentence(error)
+        raise QueueError(f"the queue {directory} cannot be used, and nothing was changed: {said}") from error
 
 
 async def bind_soon(config: Config) -> list[socket.socket]:

@@ -1,7 +1,8 @@
 """The mark of a clean stop: a file that a worker leaves in its log's directory when nothing of it is under way.
 
 A start that does not find it follows a crash: what is due then was perhaps on its way when the last life ended, and
-its next attempt is told as `after_crash`. The mark is gone, on stable storage, before anything is sent.
+its next attempt is told as `after_crash`. The mark is gone, on stable storage, before anything is sent, and it is left
+before the log's lock is let go of: nobody else can have begun a life in between.
 """
 
 from pathlib import Path

@@ -18,14 +18,13 @@ import msgspec
 
 from mta import VERSION
 from mta.accepted import AcceptedFile
-from mta.admin import suspension_file
 from mta.admin.face import AdminFace
-from mta.admin.suspension_file import SuspensionFileError
+from mta.admin.kept_file import KeptFileError
 from mta.config import Config, ConfigError, load
 from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
 from mta.premises import AdminError, bind_soon, lock, try_log
-from mta.reporting.questions import Metrics, Question, Suspend
+from mta.reporting.questions import Metrics, Question, Rules, Suspend
 from mta.reporting.rotate import Rotator
 from mta.signing_helpers import SigningHelpers
 
@@ -106,7 +105,8 @@ class Supervisor:
             config.admin.address,
             config.admin.token,
             events_path=None if config.log.events == "-" else Path(config.log.events),
-            suspensions_file=config.queue.directory / suspension_file.NAME,
+            kept_in=config.queue.directory,
+            policies=lambda: self._config.policy_set,
             version=VERSION,
             hostname=config.hostname,
         )
@@ -116,7 +116,7 @@ class Supervisor:
         try:
             await self._admin.start()
         except OSError as error:
-            if isinstance(error.__cause__, SuspensionFileError):
+            if isinstance(error.__cause__, KeptFileError):
                 raise AdminError(str(error.__cause__)) from error
             where, address = self._config.origin("admin", "address"), self._config.admin.address
             raise AdminError(f"{where}: cannot listen on {address}: {error.strerror or error}") from error
@@ -209,6 +209,9 @@ class Supervisor:
             if answer is not None and not answer.done():
                 answer.set_result(bytes(report.answer))
             return
+        if report.now == "changed":
+            self._admin.rules_changed(child.number, report.changes)
+            return
         if report.now == "reloaded":
             return
         child.state = report.now
@@ -261,7 +264,7 @@ class Supervisor:
         number = next(self._numbers)
         answer = child.answers[number] = self._loop.create_future()
         self._order(child, Order("ask", number=number, question=question))
-        wait_s = ANSWER_WAIT_S if isinstance(question, Metrics | Suspend) else WALK_WAIT_S
+        wait_s = ANSWER_WAIT_S if isinstance(question, Metrics | Suspend | Rules) else WALK_WAIT_S
         try:
             return await asyncio.wait_for(answer, wait_s)
         except TimeoutError:

@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 import uvloop
 
-from mta import accepted, stop_mark
-from mta.admin import suspension_file
-from mta.admin.suspension_file import SuspensionFileError
+from mta import accepted, remedies, stop_mark
+from mta.admin import rules_file, suspension_file
+from mta.admin.kept_file import KeptFileError
 from mta.clock import SystemClock
 from mta.config import Config
 from mta.control import ANSWER_BYTES_MAX, Line, Order, Report
@@ -44,6 +44,7 @@ from mta.handoff.mover import Mover
 from mta.handoff.notices import Notices
 from mta.handoff.owner import Owner
 from mta.handoff.placement import Placement, Route
+from mta.heap import Heap
 from mta.model.envelope import Envelope
 from mta.model.identity import IdMaker
 from mta.orphan_logs import OrphanLogs, orphans_of
@@ -135,6 +136,7 @@ class Worker:
             size_max_bytes=config.queue.message_size_max_bytes,
         )
         self.doors = Doors(loop, self.clock, self.acceptor)
+        self.heap = Heap()
         self.clerk = Clerk(self.dispatcher, self.owner.is_kept_back, self.owner, lambda: not self.acceptor.closed_reply)
         self._tasks: set[asyncio.Task[None]] = set()
         self._orphans: OrphanLogs | None = None
@@ -220,6 +222,7 @@ class Worker:
         self.sweeper.start(self.loop)
         self.owner.remember(recovered)
         self.dispatcher.suspensions.replace(suspension_file.load(directory / suspension_file.NAME))
+        self.dispatcher.restraints.load(rules_file.load(directory / rules_file.NAME))
         self.dispatcher.start(self.mover, self.claims, self.notices)
         self.mover.settle(self.number, recovered.arriving, lambda: None)
         orphans.settle()
@@ -302,6 +305,7 @@ class Worker:
     def _check(self) -> None:
         self._timer = self.loop.call_later(CHECK_S, self._check)
         self.door.sweep(self.loop.time())
+        self.heap.look(self.dispatcher.memory.resident_bytes, self.loop.time())
         try:
             is_full = self.store.free_bytes() < self.config.queue.disk_free_min_bytes or self.store.is_failing
         except OSError:
@@ -384,12 +388,13 @@ class Worker:
         for log, store in list(self.mover.stores.items()):
             if log != self.number:
                 await store.close()
-        failures = self.store.failures
-        await self.store.close()
-        if self.store.failures == failures:
-            with contextlib.suppress(OSError):  # without it the next start is as after a crash
-                stop_mark.leave(self.disk, self.store.directory)
+        await self.store.close(self._leave_stop_mark)
         await self.resolver.close()
+
+    def _leave_stop_mark(self) -> None:
+        """While the log is still ours: whoever opens it next is to find the mark or none, for good."""
+        with contextlib.suppress(OSError):  # without it the next start is as after a crash
+            stop_mark.leave(self.disk, self.store.directory)
 
 
 def say(text: str) -> None:
@@ -419,8 +424,9 @@ async def serve(args: argparse.Namespace) -> int:
     sockets = [socket.socket(fileno=int(each)) for each in args.sockets.split(",") if each]
     try:
         worker = Worker(accepted.read(args.accepted, args.config), args.worker, args.epoch, loop)
+        worker.dispatcher.restraints.report = lambda changes: line.send(Report(args.worker, "changed", changes=changes))
         await worker.start()
-    except (LogLockedError, LogFormatError, KeyFileError, SuspensionFileError, OSError) as error:
+    except (LogLockedError, LogFormatError, KeyFileError, KeptFileError, OSError) as error:
         return await _fail(line, args.worker, [_sentence(error)])
     line.send(Report(args.worker, "linked"))
     answering: set[asyncio.Task[None]] = set()
@@ -461,9 +467,7 @@ async def _fail(line: Line, number: int, problems: Sequence[object]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return remedies.sentence(error) if isinstance(error, OSError) else str(error)
 
 
 def _supervisor_gone() -> None:

@@ -3,6 +3,7 @@
     python -m bench.backlog deferred
     python -m bench.backlog outage --messages 200000
     python -m bench.backlog resets --save
+    python -m bench.backlog space
 
 Exit status 0 where every message arrived exactly once, 1 where not, 2 for wrong usage.
 """
@@ -20,12 +21,14 @@ from bench.__main__ import raise_file_limit
 from bench.backlog.deferred import DeferredFigures, deferred
 from bench.backlog.outage import outage
 from bench.backlog.resets import resets
+from bench.backlog.space import MESSAGES as SPACE_MESSAGES
+from bench.backlog.space import space
 from bench.backlog.town import IDLE_S, BacklogError
 from bench.results_file import save
 from bench.rig import ROOT, RigError
 from bench.table import render
 
-PARTS = ("deferred", "outage", "resets")
+PARTS = ("deferred", "outage", "resets", "space")
 MESSAGES = 1_000_000
 INTERRUPTED = 130
 UNITS = {
@@ -42,15 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`python -m bench.backlog`"""
     parser = argparse.ArgumentParser(prog="python -m bench.backlog", description="A server with much mail waiting.")
     parser.add_argument("part", choices=PARTS, help="deferred: each waits for its retry; outage: the destination"
-                        " is down; resets: urgent mail to a destination with a backlog")  # fmt: skip
-    parser.add_argument("--messages", type=int, default=MESSAGES, help=f"of 4 KB; default: {MESSAGES:,}")
-    parser.add_argument("--workers", type=int, default=2, help="default: 2")
+                        " is down; resets: urgent mail to a destination with a backlog; space: a little mail waits"
+                        " among much that goes")  # fmt: skip
+    parser.add_argument("--messages", type=int, default=0,
+                        help=f"of 4 KB; default: {MESSAGES:,}; of 32 KB for space: {SPACE_MESSAGES:,}")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=0, help="default: 2; 1 for space")
     parser.add_argument("--idle", type=float, default=IDLE_S, metavar="SECONDS",
                         help=f"a server at rest is looked at for so long; default: {IDLE_S:g}")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=ROOT / "var" / "bench", help="on a real disk, not in memory")
     parser.add_argument("--save", action="store_true", help="write bench/results/backlog-PART.json")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     args = parser.parse_args(argv)
+    args.messages = args.messages or (SPACE_MESSAGES if args.part == "space" else MESSAGES)
+    args.workers = args.workers or (1 if args.part == "space" else 2)
     raise_file_limit()
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -70,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, folder: Path) -> Coroutine[None, None, msgspec.Struct]:
     """The part that was asked for."""
+    if args.part == "space":
+        return space(folder, args.messages, args.workers)
     if args.part == "resets":
         return resets(folder, args.messages, args.workers)
     part = deferred if args.part == "deferred" else outage

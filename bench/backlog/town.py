@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -41,13 +41,21 @@ class Town:
     """Rig, sink and server; `with Town(folder) as town`."""
 
     def __init__(
-        self, folder: Path, *, slow: Profile, slow_policy: str = "", workers: int = 2, idle_s: float = IDLE_S
+        self,
+        folder: Path,
+        *,
+        slow: Profile,
+        slow_policy: str = "",
+        workers: int = 2,
+        idle_s: float = IDLE_S,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """`slow`: the temper of the destination that the backlog is for; `slow_policy`: what our admin allows it, ""
-        everything; `idle_s`: for how long a server at rest is looked at."""
+        everything; `idle_s`: for how long a server at rest is looked at; `env`: variables for the server."""
         self.rig = Rig(folder)
         self.workers = workers
         self._idle_s = idle_s
+        self._env = env
         self._slow = slow
         self._smtp_port = free_port()
         limits = '[limits]\nconnections = 40\nconnection_rate = "none"\nmessages_per_connection = 0\nrate = "none"\n'
@@ -80,7 +88,7 @@ class Town:
 
     def start(self) -> None:
         """Returns when it takes mail."""
-        self.rig.start_server(self._policies, workers=self.workers, smtp_port=self._smtp_port)
+        self.rig.start_server(self._policies, workers=self.workers, smtp_port=self._smtp_port, env=self._env)
 
     def stop(self) -> None:
         """SIGTERM, and until it has ended; raises BacklogError where that was not clean."""
@@ -123,6 +131,10 @@ class Town:
 
     def waiting(self) -> int:
         """Messages in the queue, as the workers count them; -1 where not all answer yet."""
+        return self.total("messages")
+
+    def total(self, name: str) -> int:
+        """A count that every worker keeps, of all of them; -1 where not all answer yet."""
         try:
             with socket.socket(socket.AF_UNIX) as admin:
                 admin.settimeout(ANSWER_TIMEOUT_S)
@@ -139,7 +151,7 @@ class Town:
         page = json.loads(answer.partition(b"\r\n\r\n")[2])
         if len(page.get("workers", ())) != self.workers:
             return -1
-        return sum(worker["messages"] for worker in page["workers"])
+        return sum(worker[name] for worker in page["workers"])
 
     def command(self, *words: str) -> tuple[float, dict[str, object]]:
         """`mta queue ...` with `--json` -> seconds, what it printed.

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -31,6 +31,7 @@ from mta_queue.disk import OsDisk
 HOME = "home.test"
 SENDER = f"shop@{HOME}"
 SEGMENT_BYTES = 128 << 10  # full several times in a round
+COPYING_SHARE = 0.3  # of the rounds without a failpoint there: a crash finds copies wherever it comes
 MESSAGES_MIN, MESSAGES_MAX = 200, 500  # a second of load, or less
 DRAIN_S = 60.0
 WAVES_MAX = 5  # loads, one after another, until every failpoint of the round has struck
@@ -62,6 +63,8 @@ class Script(NamedTuple):
     messages: int
     recipients: int
     is_signed: bool
+    copies: bool
+    """What waits is copied all the time."""
 
     @property
     def names(self) -> set[str]:
@@ -70,7 +73,8 @@ class Script(NamedTuple):
 
     def __str__(self) -> str:
         said = [*self.armed, *self.armed_later, *(f"{what} after {count}" for count, what in self.kills.items())]
-        return f"{self.messages} messages to {self.recipients}, {', '.join(said)}"
+        copying = ", copying all the time" if self.copies else ""
+        return f"{self.messages} messages to {self.recipients}, {', '.join(said)}{copying}"
 
 
 def script_of(seed: int) -> Script:
@@ -92,7 +96,8 @@ def script_of(seed: int) -> Script:
         kills[messages // 4] = "reload"
     is_signed = "helper" in kills.values() or random.random() < 0.1
     armed = tuple(text for text in texts.values() if text not in later)
-    return Script(seed, armed, later, kills, messages, random.randint(1, 3), is_signed)
+    copies = any(name.startswith("copies.") for name in names) or random.random() < COPYING_SHARE
+    return Script(seed, armed, later, kills, messages, random.randint(1, 3), is_signed, copies)
 
 
 class Outcome(NamedTuple):
@@ -137,8 +142,8 @@ class _Scene:
         """Start it again after each of its deaths."""
         while True:
             await self._server.ended()
-            self._server.env = environment(
-                self._folder, [*self._script.armed, *self._script.armed_later], segment_bytes=SEGMENT_BYTES
+            self._server.env = _environment(
+                self._folder, self._script, [*self._script.armed, *self._script.armed_later]
             )
             await self.start()
 
@@ -184,6 +189,10 @@ class _Scene:
             pass
 
 
+def _environment(folder: Path, script: Script, armed: Sequence[str]) -> dict[str, str]:
+    return environment(folder, armed, segment_bytes=SEGMENT_BYTES, copying="eager" if script.copies else "")
+
+
 async def play(script: Script, folder: Path) -> Outcome:
     """One round in an empty folder. Raises ServerEndedError where the server cannot be kept alive."""
     village = Village(len(WORDS))
@@ -202,7 +211,7 @@ async def play(script: Script, folder: Path) -> Outcome:
             port=sink.port,
             policies=village.policies(),
             more=more,
-            env=environment(folder, script.armed, segment_bytes=SEGMENT_BYTES),
+            env=_environment(folder, script, script.armed),
         )
         stack.push_async_exit(server)  # its first start may fail, at a failpoint
         scene = _Scene(server, script, folder)

@@ -13,6 +13,7 @@ from mta.admin.asker import Asker
 from mta.admin.moving import Moving
 from mta.admin.pages import ActedPage, Cursor, HealthPage, SuspensionPage, SuspensionsPage
 from mta.admin.replying import Wrong, fail, page_of
+from mta.admin.ruling import Ruling
 from mta.admin.suspensions import Suspensions, TooManyError
 from mta.model.clock import Clock
 from mta.reporting import metrics
@@ -33,6 +34,7 @@ class Answers:
         self,
         asker: Asker,
         suspensions: Suspensions,
+        ruling: Ruling,
         access: Access,
         clock: Clock,
         *,
@@ -42,6 +44,7 @@ class Answers:
     ) -> None:
         self._asker = asker
         self._suspensions = suspensions
+        self._ruling = ruling
         self._access = access
         self._clock = clock
         self._events_path = events_path
@@ -69,6 +72,7 @@ class Answers:
             web.get("/queue/messages/{id}", self._show),
             *acts,
             *self._moving.routes(),
+            *self._ruling.routes(),
             web.get("/suspensions", self._list_suspensions),
             web.post("/suspensions", self._suspend),
             web.delete("/suspensions/{id}", self._resume),

@@ -11,19 +11,24 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
+from mta.admin import rules_file, suspension_file
 from mta.admin.access import Access
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
 from mta.admin.answers import Answers
 from mta.admin.asker import Asker
 from mta.admin.replying import AnswerError, error_response
+from mta.admin.rules_in_force import RulesInForce
+from mta.admin.ruling import Ruling
 from mta.admin.suspensions import Suspensions
 from mta.clock import SystemClock
 from mta.model.clock import Clock
+from mta_policies.firings import Change
+from mta_policies.layers import PolicySet
 
 __all__ = ["AdminFace", "Asker", "TcpAddress"]
 
@@ -41,8 +46,8 @@ STOP_S = 1.0  # what is being answered when the server stops has that long
 class AdminFace:
     """Listens from `start` to `stop`. `address`: "127.0.0.1:8025" or "unix:PATH"; port 0: the system chooses.
 
-    `events_path`: the event log's file, None where there is none to search. `suspensions_file`: where suspensions
-    outlive the server.
+    `events_path`: the event log's file, None where there is none to search. `kept_in`: the folder in which suspensions
+    and what rules set off outlive the server. `policies`: those that hold now, to say where a rule is written.
     """
 
     def __init__(
@@ -52,9 +57,10 @@ class AdminFace:
         token: str,
         *,
         events_path: Path | None,
-        suspensions_file: Path,
+        kept_in: Path,
         version: str,
         hostname: str,
+        policies: Callable[[], PolicySet | None] = lambda: None,
         clock: Clock | None = None,
     ) -> None:
         self.address: Address = read_address(address) if isinstance(address, str) else address
@@ -62,10 +68,12 @@ class AdminFace:
         clock = clock or SystemClock()
         access = Access(self.address, token)
         self._access = access
-        self._suspensions = Suspensions(suspensions_file, asker, clock)
+        self._suspensions = Suspensions(kept_in / suspension_file.NAME, asker, clock)
+        self._rules = RulesInForce(kept_in / rules_file.NAME, asker, clock)
         self._answers = Answers(
             asker,
             self._suspensions,
+            Ruling(self._rules, policies),
             access,
             clock,
             events_path=events_path,
@@ -79,10 +87,11 @@ class AdminFace:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listen; raises OSError where the address is taken or the suspensions cannot be read."""
+        """Listen; raises OSError where the address is taken or what holds cannot be read."""
         bound = _bind(self.address)
         try:
             self._suspensions.start()
+            self._rules.start()
         except OSError:
             bound.close()
             self._remove_socket()
@@ -99,6 +108,7 @@ class AdminFace:
     async def stop(self) -> None:
         """Listen no more; what is being answered is finished, or cut after a moment."""
         await self._suspensions.stop()
+        await self._rules.stop()
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._server is not None:
@@ -112,8 +122,13 @@ class AdminFace:
             self.address.path.unlink(missing_ok=True)
 
     def worker_up(self, number: int) -> None:
-        """A worker that was (re)started is told the suspensions, as soon as the loop turns."""
+        """A worker that was (re)started is told what holds, as soon as the loop turns."""
         self._suspensions.worker_up(number)
+        self._rules.worker_up(number)
+
+    def rules_changed(self, number: int, changes: Sequence[Change]) -> None:
+        """A worker's rules did something."""
+        self._rules.reported(number, changes)
 
     def _connection(self) -> asyncio.Protocol:
         assert self._runner is not None, "listening"

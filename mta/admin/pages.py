@@ -171,6 +171,91 @@ class SuspensionsPage(msgspec.Struct):
     suspensions: list[Suspension]
 
 
+class RuleRow(msgspec.Struct):
+    """What one rule set off and is not over."""
+
+    id: str
+    rule: str
+    policy: str
+    action: str
+    scope: str
+    key: str
+    """Whom it holds for: "source out-1 > google"."""
+    does: str
+    """In words: "10/min, 1 connection"."""
+    since_s: float
+    """Unix seconds, as all times."""
+    until_s: float
+    reply: str = ""
+    """The latest that matched."""
+    stage: str = ""
+    host: str = ""
+    hits: int = 1
+    last_s: float = 0.0
+    """When the rule last matched."""
+    by: str = "rule"
+    """Who made it, or changed its end last."""
+    muted_until_s: float = 0.0
+    """It has no effect before; 0: it has."""
+    written: str = ""
+    """Where the rule is: "policies/google.toml:40"; "" where no policy has it any more."""
+    state: dict[str, float] = {}
+    """How far a recovery has come."""
+
+
+class MuteRow(msgspec.Struct):
+    """What a rule sets off has no effect for a while."""
+
+    rule: str
+    policy: str
+    """"" for every policy's."""
+    key: str
+    """"" for all that it holds for."""
+    until_s: float
+    by: str
+
+
+class RulesPage(msgspec.Struct):
+    """`GET /rules`."""
+
+    rules: list[RuleRow]
+    mutes: list[MuteRow] = []
+
+
+class RulePage(msgspec.Struct):
+    """`GET /rules/ID`, `DELETE /rules/ID`, `POST /rules/ID/extend`."""
+
+    rule: RuleRow
+    problems: list[str] = []
+
+
+class MutePage(msgspec.Struct):
+    """`POST /rules/mute`."""
+
+    mute: MuteRow
+    problems: list[str] = []
+
+
+class RuleWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /rules/ID/extend`."""
+
+    for_s: float
+    """From now on."""
+    reason: str = ""
+    by: str = "admin"
+
+
+class MuteWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /rules/mute`."""
+
+    name: str
+    """Of a rule, "POLICY/RULE", or the id of what it set off."""
+    for_s: float
+    """From now on; 0: it has its effect again."""
+    reason: str = ""
+    by: str = "admin"
+
+
 class HealthPage(msgspec.Struct):
     """`GET /health`."""
 

@@ -99,10 +99,8 @@ def wish_from(body: bytes) -> Wish:
     selection = checked(wish.selection)
     if selection.is_empty:
         raise ValueError('nothing is selected: give a criterion, or "all": true')
-    if not 0 < wish.for_s <= SUSPENSION_S_MAX:
-        raise ValueError(f"for_s must be over 0 and at most {SUSPENSION_S_MAX:.0f}: a year")
-    if len(wish.reason) > REASON_CHARS_MAX:
-        raise ValueError(f"the reason is longer than {REASON_CHARS_MAX} characters")
+    length_s(wish.for_s)
+    reason(wish.reason)
     return msgspec.structs.replace(wish, selection=selection, by=who(wish.by))
 
 
@@ -134,6 +132,20 @@ def who(by: str) -> str:
     if len(by) > BY_CHARS_MAX:
         raise ValueError(f"by is longer than {BY_CHARS_MAX} characters")
     return by or "admin"
+
+
+def reason(text: str) -> str:
+    """Why, as the event log tells it; ValueError where that is too long."""
+    if len(text) > REASON_CHARS_MAX:
+        raise ValueError(f"the reason is longer than {REASON_CHARS_MAX} characters")
+    return text
+
+
+def length_s(for_s: float) -> float:
+    """For how long something is to hold; ValueError where nobody can mean that."""
+    if not 0 < for_s <= SUSPENSION_S_MAX:
+        raise ValueError(f"for_s must be over 0 and at most {SUSPENSION_S_MAX:.0f}: a year")
+    return for_s
 
 
 def _number(name: str, text: str) -> float:

@@ -9,10 +9,10 @@ import secrets
 from collections.abc import Coroutine
 from pathlib import Path
 
-from mta.admin import suspension_file
+from mta.admin import kept_file, suspension_file
 from mta.admin.asker import Asker
 from mta.admin.gathering import read
-from mta.admin.suspension_file import SuspensionFileError
+from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.model.selection import Selection
 from mta.reporting.questions import Suspend, Suspension
@@ -42,7 +42,7 @@ class Suspensions:
         """Take up what the file holds; raises OSError where it cannot be read."""
         try:
             self._now = suspension_file.load(self._path)
-        except SuspensionFileError as error:
+        except KeptFileError as error:
             raise OSError(str(error)) from error
         self._is_running = True
         self._wake_in_time()
@@ -90,7 +90,7 @@ class Suspensions:
         await self._asker.ask(Suspend(list(self._now), tells=number == 0), worker=number)
 
     async def _change(self, suspensions: list[Suspension], ended_by: str = "") -> list[str]:
-        await asyncio.get_running_loop().run_in_executor(None, suspension_file.save, self._path, suspensions)
+        await asyncio.get_running_loop().run_in_executor(None, kept_file.save, self._path, suspensions)
         self._now = suspensions
         self._wake_in_time()
         return await self._tell(ended_by)

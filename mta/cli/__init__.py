@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "mta.cli.check",
     "queue": "mta.cli.queue_admin",
     "suspend": "mta.cli.suspend",
+    "rule": "mta.cli.rule",
     "policy": "mta.cli.policy",
     "dkim": "mta.cli.dkim",
     "send": "mta.cli.send",

@@ -210,15 +210,16 @@ def run_asked(
     action: Callable[[argparse.Namespace, Asking], int],
     args: argparse.Namespace,
     check: Callable[[argparse.Namespace], None] = lambda args: None,
+    command: str = COMMAND_QUEUE,
 ) -> int:
-    """Runs an action of `mta queue` against the server that the arguments name; `check` leaves for wrong usage."""
+    """Runs an action of a command against the server that the arguments name; `check` leaves for wrong usage."""
     check(args)
     try:
         return action(args, asking(args))
     except BrokenPipeError:
         raise
     except FAILURES as error:
-        return failed(COMMAND_QUEUE, error)
+        return failed(command, error)
 
 
 def warn(command: str, problems: Sequence[str]) -> bool:

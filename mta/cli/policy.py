@@ -1,21 +1,34 @@
 """`mta policy`: which limits hold for whom, and where each of them is written.
 
-`list` shows all policies, `show` every value of one, `explain` what holds for mail to an address: the route or
-policy that takes it and why, the site, the sources it may leave from, and each limit with its file and line.
+`list` shows all policies, `show` every value and rule of one, `explain` what holds for mail to an address: the route or
+policy that takes it and why, the site, the sources it may leave from, each limit with its file and line, and the
+rules that could fire. `test` (policy_test.py) runs the tests that policy files bring along.
 """
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from mta import config
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, policy_replay, policy_test
+from mta.cli.policy_values import (
+    Row,
+    RuleRow,
+    cells,
+    cut,
+    head_rows,
+    objects,
+    or_none,
+    print_json,
+    print_rules,
+    print_table,
+    rule_rows,
+    shown_rate,
+    value_rows,
+)
 from mta.clock import SystemClock
 from mta.config import Config
 from mta.config.forms import Endpoint
@@ -26,29 +39,9 @@ from mta.resolve.resolver import Resolver
 from mta.resolve.sites import MailHosts, site_name
 from mta.smtp.grammar import routing_domain
 from mta_policies import layers
-from mta_policies.layers import BUILT_IN, DEFAULT, PolicySet
+from mta_policies.layers import DEFAULT, PolicySet
 from mta_policies.located import nearest
-from mta_policies.reader import Key, keys_of
-from mta_policies.schema import Limits, Policy, Retry
-from mta_policies.units import NO_RATE
-
-CELL_CHARS_MAX = 60  # a longer list of domains would push the rest of the table out of sight
-
-_TABLES: tuple[tuple[str, type[msgspec.Struct]], ...] = (
-    ("limits", Limits),
-    ("source_limits", Limits),
-    ("provider_limits", Limits),
-    ("retry", Retry),
-)
-
-
-class Row(NamedTuple):
-    """One value in force."""
-
-    key: str
-    value: object
-    """As TOML would hold it."""
-    origin: str
+from mta_policies.policy import Policy
 
 
 def add(subparsers: Subparsers) -> None:
@@ -66,11 +59,14 @@ def add(subparsers: Subparsers) -> None:
     show = actions.add_parser("show", parents=[common], help="every value of a policy and where it is written")
     show.add_argument("name", metavar="NAME")
     show.add_argument("--source", metavar="NAME", default="", help="as it holds for this source")
+    show.add_argument("--tenant", metavar="NAME", default="", help="as it holds for mail of this tenant")
     explain = actions.add_parser("explain", parents=[common], help="what holds for mail to an address, and why")
     explain.add_argument("address", metavar="ADDRESS", help="a recipient or a domain")
     explain.add_argument("--source", metavar="NAME", default="", help="for this source only")
     explain.add_argument("--tenant", metavar="NAME", default="", help="for mail of this tenant")
     explain.add_argument("--campaign", metavar="NAME", default="", help="for mail of this campaign")
+    policy_test.add(actions, common)
+    policy_replay.add(actions, common)
     parser.set_defaults(run=run)
 
 
@@ -78,8 +74,12 @@ def run(args: argparse.Namespace) -> int:
     """Prints what was asked for; 1 where the configuration is wrong or a name is unknown."""
     if args.action == "list":
         return _list(_policies(args.config), as_json=args.json)
+    if args.action == "test":
+        return policy_test.run(args)
+    if args.action == "replay":
+        return policy_replay.run(args)
     if args.action == "show":
-        return _show(_policies(args.config), args.name, args.source, as_json=args.json)
+        return _show(_policies(args.config), args.name, args.source, args.tenant, as_json=args.json)
     return _explain(args)
 
 
@@ -105,28 +105,28 @@ def _list(policies: PolicySet, *, as_json: bool) -> int:
             "tls": policy.tls,
             "connections": policy.limits.connections,
             "messages_per_connection": policy.limits.messages_per_connection,
-            "rate": _shown_rate(policy.limits),
+            "rate": shown_rate(policy.limits),
             "files": list(policy.files),
         }
         for policy in policies.policies.values()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return EXIT_DONE
     header = ["policy", "connections", "messages each", "rate", "tls", "for", "files"]
     table = [
         [
             str(row["name"]),
-            _or_none(row["connections"]),
-            _or_none(row["messages_per_connection"]),
+            or_none(row["connections"]),
+            or_none(row["messages_per_connection"]),
             str(row["rate"]),
             str(row["tls"]),
-            _cut(_matches(policies.policies[str(row["name"])])),
+            cut(_matches(policies.policies[str(row["name"])])),
             ", ".join(policies.policies[str(row["name"])].files),
         ]
         for row in rows
     ]
-    _print_table(header, table)
+    print_table(header, table)
     return EXIT_DONE
 
 
@@ -141,65 +141,25 @@ def _matches(policy: Policy) -> str:
 # -- show --
 
 
-def _show(policies: PolicySet, name: str, source: str, *, as_json: bool) -> int:
+def _show(policies: PolicySet, name: str, source: str, tenant: str, *, as_json: bool) -> int:
     policy = policies.policies.get(name)
     if policy is None:
         print(f"there is no policy {name}{nearest(name, policies.policies)}", file=sys.stderr)
         return EXIT_WRONG
-    rows = [*_head_rows(policies, policy), *_rows(policies, policy, source)]
+    rows = [*head_rows(policies, policy), *value_rows(policies, policy, source, tenant)]
+    rules = rule_rows(policy, tenant)
     if as_json:
-        _print_json({"name": policy.name, "title": policy.title, "files": policy.files, "values": _objects(rows)})
+        head = {"name": policy.name, "title": policy.title, "files": policy.files}
+        print_json({**head, "values": objects(rows), "rules": objects(rules)})
         return EXIT_DONE
     print(f"{policy.name}: {policy.title}\n")
-    _print_table(["key", "value", "from"], [_cells(row) for row in rows])
+    print_table(["key", "value", "from"], [cells(row) for row in rows])
+    print_rules(rules)
     if policy.source_patterns and not source:
         print(f"\nother values for sources {', '.join(policy.source_patterns)}: see --source NAME")
+    if policy.tenant_trees and not tenant:
+        print(f"\nother values for tenants {cut(', '.join(policy.tenant_trees))}: see --tenant NAME")
     return EXIT_DONE
-
-
-def _head_rows(policies: PolicySet, policy: Policy) -> list[Row]:
-    origin = policies.origin
-    rows = (
-        []
-        if policy.name == DEFAULT
-        else [
-            Row("match.domains", list(policy.match.domains), origin(policy.name, ("match", "domains"))),
-            Row("match.mx", list(policy.match.mx), origin(policy.name, ("match", "mx"))),
-        ]
-    )
-    rows.append(Row("owners", policy.owners, origin(policy.name, ("owners",))))
-    rows.append(Row("tls", policy.tls, origin(policy.name, ("tls",))))
-    return rows
-
-
-def _rows(policies: PolicySet, policy: Policy, source: str) -> list[Row]:
-    """Limits and retry as they hold for a source ("": for any), each with its origin; what nobody limits is left
-    out of source_limits and provider_limits."""
-    limits, source_limits, retry = policy.for_source(source)
-    values = {
-        "limits": limits,
-        "source_limits": source_limits,
-        "provider_limits": policy.provider_limits,
-        "retry": retry,
-    }
-    rows = []
-    for table, struct in _TABLES:
-        for key in keys_of(struct):
-            origin = policies.origin(policy.name, (table, key.name), source)
-            if origin != BUILT_IN or (table in ("limits", "retry") and key.name != "quota"):
-                rows.append(Row(f"{table}.{key.name}", _written(key, getattr(values[table], key.field_name)), origin))
-    return rows
-
-
-def _written(key: Key, value: object) -> object:
-    """A value as one writes it in a policy file."""
-    if isinstance(value, msgspec.Struct):
-        return {one.name: _written(one, getattr(value, one.field_name)) for one in keys_of(type(value))}
-    if key.form:
-        return key.form.write(value)
-    if isinstance(value, tuple):
-        return [key.item_form.write(item) if key.item_form else item for item in value]
-    return value
 
 
 # -- explain --
@@ -217,9 +177,9 @@ def _explain(args: argparse.Namespace) -> int:
         print(f"{args.address or 'an empty address'} has no domain that mail could go to", file=sys.stderr)
         return EXIT_WRONG
     found = _find(loaded, domain)
-    answer = _answer(loaded, found, args.address, domain, sources)
+    answer = _answer(loaded, found, args.address, domain, sources, args.tenant)
     if args.json:
-        _print_json(answer)
+        print_json(answer)
     else:
         _print_answer(answer)
     return EXIT_DONE if found.destination else EXIT_WRONG
@@ -300,7 +260,9 @@ def make_resolver(loaded: Config) -> Resolver:
     )
 
 
-def _answer(loaded: Config, found: Found, address: str, domain: str, sources: Sequence[str]) -> dict[str, object]:
+def _answer(
+    loaded: Config, found: Found, address: str, domain: str, sources: Sequence[str], tenant: str
+) -> dict[str, object]:
     answer: dict[str, object] = {"address": address, "domain": domain}
     destination = found.destination
     if destination and destination.route:
@@ -317,9 +279,10 @@ def _answer(loaded: Config, found: Found, address: str, domain: str, sources: Se
         answer["owners"] = destination.policy.owners
         answer["tls"] = destination.policy.tls
         answer["sources"] = [
-            {"sources": names, "values": _objects(_rows(loaded.policy_set, destination.policy, names[0]))}
+            {"sources": names, "values": objects(value_rows(loaded.policy_set, destination.policy, names[0], tenant))}
             for names in _alike(destination.policy, sources)
         ]
+        answer["rules"] = objects(rule_rows(destination.policy, tenant))
     return answer
 
 
@@ -342,54 +305,10 @@ def _print_answer(answer: dict[str, object]) -> None:
             value = ", ".join(map(str, value))
         if value is not None:
             lines.append([key, str(value)])
-    _print_table(None, lines)
+    print_table(None, lines)
     groups = answer.get("sources")
     for group in groups if isinstance(groups, list) else []:
         print(f"\nfor source {', '.join(group['sources'])}")
-        _print_table(["key", "value", "from"], [_cells(Row(**row)) for row in group["values"]])
-
-
-# -- tables --
-
-
-def _cells(row: Row) -> list[str]:
-    return [row.key, _shown(row), row.origin]
-
-
-def _shown(row: Row) -> str:
-    value = row.value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return _cut(", ".join(map(str, value))) if value else "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} = {one}" for key, one in value.items())
-    return "no limit" if value in (0, NO_RATE) else str(value)
-
-
-def _shown_rate(limits: Limits) -> str:
-    return ", ".join(map(str, limits.rate)) or "no limit"
-
-
-def _or_none(count: object) -> str:
-    return str(count) if count else "no limit"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 3] + "..."
-
-
-def _objects(rows: Iterable[Row]) -> list[dict[str, object]]:
-    return [row._asdict() for row in rows]
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def _print_table(header: list[str] | None, rows: list[list[str]]) -> None:
-    """Columns as wide as they must be, two blanks apart."""
-    lines = [header, *rows] if header else rows
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print_table(["key", "value", "from"], [cells(Row(**row)) for row in group["values"]])
+    rules = answer.get("rules")
+    print_rules([RuleRow(**row) for row in rules] if isinstance(rules, list) else [])

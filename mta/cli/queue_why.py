@@ -67,14 +67,17 @@ def _sentences(row: RecipientRow, now_s: float) -> Iterator[str]:
         yield "A transaction with it is under way."
     else:
         yield f"It waits for {row.waits_for or 'its turn'}."
-    if reason.limit:
+    if reason.kind == "rule":
+        origin = f", {_written(reason.origin)}" if reason.origin else ""
+        yield f"The {reason.limit} of the policy {row.policy} set that off{origin}."
+    elif reason.limit:
         value = f" = {reason.value}" if reason.value else ""
         owners = f", of which each of {reason.owners} workers has its share" if reason.owners > 1 else ""
         origin = f", {_written(reason.origin)}" if reason.origin else ""
         yield f"That is {reason.limit}{value} of the policy {row.policy}{origin}{owners}."
     yield _next(row, reason, now_s)
     if remedy := _REMEDIES.get(reason.kind):
-        yield remedy.format(id=row.id)
+        yield remedy.format(id=row.id, firing=reason.firing)
     if row.last_reply:
         host = f"{row.last_host} said" if row.last_host else "The last attempt ended with"
         at = f", {words.ago(row.last_s, now_s)}" if row.last_s else ""
@@ -114,6 +117,7 @@ def _per_second(rate: float) -> str:
 
 
 _REMEDIES = {
+    "rule": "`mta rule show {firing}` tells all about it, `mta rule cancel {firing}` ends it.",
     "held": "`mta queue release --id {id}` lets it go.",
     "exported": "`mta queue release --id {id}` lets it go from here; whoever imported the file would send it twice.",
     "suspended": "`mta suspend list` shows it, `mta suspend resume` ends it.",

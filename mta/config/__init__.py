@@ -163,6 +163,11 @@ def _load_policies(reader: Reader, settings: Settings) -> PolicySet | None:
         reader.warnings += error.warnings
         return None
     reader.warnings += policy_set.warnings
+    tenants = {tenant.name for tenant in settings.tenants}
+    for name in policy_set.tenants:
+        if name not in tenants:
+            text = f"there is no tenant {name}{nearest(name, tenants)}: this holds only for mail whose header names it"
+            reader.warnings.append(Problem(str(directory / layers.TENANTS / name), 0, text))
     for i, route in enumerate(settings.routes):
         if route.policy and route.policy not in policy_set.policies:
             hint = nearest(route.policy, policy_set.policies)

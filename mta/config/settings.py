@@ -13,8 +13,8 @@ from msgspec import Meta, field
 from mta.config import forms
 from mta.config.forms import Endpoint
 from mta.resolve.prohibited import SPECIAL_PURPOSE_NETWORKS
+from mta_policies.forms import Bytes, Count, Seconds
 from mta_policies.reader import about
-from mta_policies.schema import Bytes, Count, Seconds
 
 Addresses = Literal["strict", "japan"]
 LongLines = Literal["refuse", "pass"]

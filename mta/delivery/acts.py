@@ -111,7 +111,7 @@ class Acts:
         if criteria.is_everything and act.verb in ("hold", "release"):
             next_seq = await self._all(act, seqs, tally, pace, end_s)
         else:
-            async for items in self._walk.items(pace, seqs):
+            async for some, items in self._walk.meant(pace, criteria, seqs):
                 for loaded in items:
                     # From here to the end of the item nothing else happens: what was looked at is what is touched.
                     item = self._standings.item(loaded, criteria)
@@ -122,8 +122,8 @@ class Acts:
                     if pace.is_due:
                         await self._turn(pace)
                         await cancelling.room()
-                if engine.clock.monotonic_s() > end_s and items and items[-1].seq < seqs[-1]:
-                    next_seq = items[-1].seq
+                if engine.clock.monotonic_s() > end_s and some and some[-1] < seqs[-1]:
+                    next_seq = some[-1]
                     break
         await self._knock(places, pace)
         if cancelling.is_used:
@@ -320,5 +320,5 @@ class Acts:
                 jobs.setdefault(stand.job, []).append(stand.part)
         for job, parts in jobs.items():
             engine.shrink(job, parts, envelope)
-        if engine.suspensions.parked_parts:
-            engine.suspensions.forget(seq, parts_of(stands))
+        if engine.parking.parts:
+            engine.parking.forget(seq, parts_of(stands))

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from mta.delivery.channel import Channel
-from mta.delivery.gate import Gate
+from mta.delivery.gate import Gate, SharedLimit
 from mta_policies.limits import Meter
+from mta_policies.schema import Limits
 
 if TYPE_CHECKING:
     from mta.delivery.pool import Pool
@@ -25,17 +26,24 @@ class Allowance:
         self._loop = destination.engine.loop
         self._clock = destination.engine.clock
         self.limits, _, self.retry = destination.policy.for_source(pool.source.name)
+        self.limits = self._tightened()
         self.meter = Meter(self.limits, destination.share, self._loop.time())
         """The pool's own: how many connections it has and how often it may send."""
+        self._braking: list[SharedLimit] = []
         self._set_gates()
+
+    def _tightened(self) -> Limits:
+        """The policy's limits, or less where firings say so."""
+        braked = self._pool.braked
+        return self.limits if braked is None else braked.tightened(self.limits)
 
     def _set_gates(self) -> None:
         limits, destination = self.limits, self._pool.site.destination
         per_transaction, per_connection = limits.recipients_per_transaction, limits.recipients_per_connection
         self.recipients_max = min(filter(None, (per_transaction, per_connection)), default=0)
         """In one transaction; 0: no limit."""
-        shared = (destination.source_limit(self._pool.source), destination.provider_limit)
-        self._shared = shared
+        shared = [destination.source_limit(self._pool.source), destination.provider_limit, *self._brakes()]
+        self._shared: Sequence[SharedLimit] = shared
         limited = [limit for limit in shared if not limit.meter.is_unlimited]
         self.turns: Sequence[Gate] = [limit.turns for limit in limited if limit.meter.has_rate]
         """Where a transaction may have to wait."""
@@ -43,6 +51,18 @@ class Allowance:
         """Where a new connection may have to wait."""
         self.is_free = not (self.meter.has_rate or self.turns)
         """Transactions need not be asked for."""
+
+    def _brakes(self) -> Sequence[SharedLimit]:
+        """The limits of firings; of a new one the connections that are open count, too."""
+        pool = self._pool
+        before, self._braking = self._braking, pool.braked.limits if pool.braked is not None else []
+        for limit in self._braking:
+            if limit not in before:
+                limit.meter.connections_open += len(pool.channels)
+        for limit in before:
+            if limit not in self._braking:
+                limit.meter.connections_open -= len(pool.channels)
+        return self._braking
 
     def reload(self, channels: Iterable[Channel]) -> None:
         """The policy or this worker's share changed: take the values, keep what was used of them."""
@@ -52,6 +72,7 @@ class Allowance:
                 gate.forget(channel)
         destination = self._pool.site.destination
         self.limits, _, self.retry = destination.policy.for_source(self._pool.source.name)
+        self.limits = self._tightened()
         self.meter.change(self.limits, destination.share, self._loop.time())
         self._set_gates()
 

@@ -44,6 +44,11 @@ class Backlog:
         """The last jobs that went were read back: the next ones are read before their turn."""
         self._is_ahead = False
         """What is being read back comes behind what was picked before."""
+        self._was_ready = False
+        """It was signed, and goes back to those that are ready."""
+        self._keeps_turn = False
+        """Whose turn it is had it before, or is signed, and is read back: nobody passes it, for else mail that comes
+        as fast as a rate lets it go would pass it again and again."""
         self._signed_ahead = 0
 
     @property
@@ -98,9 +103,9 @@ class Backlog:
         return job
 
     def _is_parked(self, job: Job) -> bool:
-        """Whether an admin keeps this job back; it is then not ours any more."""
-        suspensions = self._engine.suspensions
-        if suspensions.active and suspensions.parks(self._pool, job):
+        """Whether somebody keeps this job back; it is then not ours any more."""
+        parking = self._engine.parking
+        if parking.active and parking.parks(self._pool, job):
             self.parked += 1
             return True
         return False
@@ -108,26 +113,31 @@ class Backlog:
     def next(self, recipients_max: int, now_s: float) -> Job | None:
         """The next job, taken out, with its content in memory; None where there is none, or it is on its way.
 
-        Of one with more recipients (0: no limit) the first part is taken. Hot jobs behind cold ones may pass them,
-        and signed ones those that are being signed. Where jobs are signed it is asked after `has_ready` said yes.
+        Of one with more recipients (0: no limit) the first part is taken. Hot jobs behind a cold one may pass it while
+        it is first read back, and signed ones those that are being signed. Where jobs are signed it is asked after
+        `has_ready` said yes.
         """
         lane, engine = self.lane, self._engine
         if lane.signs:
             return self._first_part(lane.ready.pop(), recipients_max)
         picked = lane.picked
         while (lane.filled or picked.filled) and self.parked < PARKED_AT_ONCE:
-            if self.is_loading and self._waits_for_disk(now_s):
+            if self.is_loading and (self._keeps_turn or self._waits_for_disk(now_s)):
                 return None
+            picked_filled = picked.filled
             job = lane.pop_unsigned()
             if job.state != WAITING:
                 continue
             if job.expires_s <= engine.clock.wall_s():
                 engine.fates.expire(job, self._pool.way)
                 continue
-            if engine.suspensions.active and self._is_parked(job):
+            if engine.parking.active and self._is_parked(job):
                 continue
             if job.content is None and not self._warm(job, now_s):
-                self._load(job, now_s)
+                had_turn = picked_filled >> job.priority == 1  # it was popped from there
+                self._load(job, now_s, keeps_turn=had_turn)
+                if had_turn:
+                    return None
                 continue
             if self._reads_on:
                 self._read_on(now_s)
@@ -159,7 +169,7 @@ class Backlog:
         lane = self.lane
         if self._has_ready(now_s):
             return True
-        if not lane.has_unsigned:
+        if self._keeps_turn or not lane.has_unsigned:
             return False
         if lane.signing and not self._engine.signatures.is_saturated:
             # A connection has nothing to do for want of signatures: more of them at once from now on.
@@ -168,23 +178,25 @@ class Backlog:
         return self._has_ready(now_s)
 
     def _has_ready(self, now_s: float) -> bool:
-        engine, lane = self._engine, self.lane
-        ready = lane.ready
-        cold: list[Job] = []
+        if self._keeps_turn:
+            return False
+        engine, ready = self._engine, self.lane.ready
         while (job := ready.peek()) is not None and self.parked < PARKED_AT_ONCE:
             if job.state != WAITING:
                 ready.pop()
             elif job.expires_s <= engine.clock.wall_s():
                 ready.pop()
                 engine.fates.expire(job, self._pool.way)
-            elif engine.suspensions.active and self._is_parked(job):
+            elif engine.parking.active and self._is_parked(job):
                 ready.pop()
             elif job.content is None and not self._warm(job, now_s):
-                cold.append(ready.pop())
+                if self.is_loading:
+                    self._keeps_turn = True
+                else:
+                    self._load_from(ready.pop(), ready.peek, ready.pop, now_s, keeps_turn=True, was_ready=True)
+                return False
             else:
                 break
-        for waits in reversed(cold):
-            lane.pick_again(waits)
         return job is not None and self.parked < PARKED_AT_ONCE
 
     def sign_ahead(self, now_s: float) -> None:
@@ -208,7 +220,7 @@ class Backlog:
                 continue
             if job.expires_s <= engine.clock.wall_s():
                 engine.fates.expire(job, self._pool.way)
-            elif engine.suspensions.active and self._is_parked(job):
+            elif engine.parking.active and self._is_parked(job):
                 pass
             elif job.content is not None or self._warm(job, now_s):
                 self._sign(job)
@@ -283,10 +295,10 @@ class Backlog:
         self._engine.memory.keep(job, content, now_s)
         return True
 
-    def _load(self, first: Job, now_s: float) -> None:
+    def _load(self, first: Job, now_s: float, *, keeps_turn: bool = False) -> None:
         """Bring the next few cold jobs back: more of them as long as they go out before they are cold again."""
         lane = self.lane
-        self._load_from(first, lane.peek_unsigned, lane.pop_unsigned, now_s)
+        self._load_from(first, lane.peek_unsigned, lane.pop_unsigned, now_s, keeps_turn=keeps_turn)
 
     def _read_on(self, now_s: float) -> None:
         """Where half of what was read back is gone, the next ones are read, so that the disk is no brake."""
@@ -298,13 +310,22 @@ class Backlog:
             self._reads_on = job is not None
             return
         lane.pop_waiting()
-        self._load_from(job, lane.peek_waiting, lane.pop_waiting, now_s)
-        self._is_ahead = True
+        self._load_from(job, lane.peek_waiting, lane.pop_waiting, now_s, is_ahead=True)
 
-    def _load_from(self, first: Job, peek: Callable[[], Job | None], pop: Callable[[], Job], now_s: float) -> None:
+    def _load_from(
+        self,
+        first: Job,
+        peek: Callable[[], Job | None],
+        pop: Callable[[], Job],
+        now_s: float,
+        *,
+        is_ahead: bool = False,
+        was_ready: bool = False,
+        keeps_turn: bool = False,
+    ) -> None:
         self._ahead = min(LOADED_AHEAD_MAX, self._ahead * 2) if now_s - self._loaded_s < WARM_S else 1
         self.is_loading = True
-        self._is_ahead = False
+        self._is_ahead, self._was_ready, self._keeps_turn = is_ahead, was_ready, keeps_turn
         self._loading_priority = first.priority
         jobs = [first]
         while len(jobs) < self._ahead and (job := self._living(peek, pop)) is not None:
@@ -324,7 +345,7 @@ class Backlog:
         return job
 
     def _loaded(self, ready: Sequence[Job], lost: Sequence[Job]) -> None:
-        self.is_loading = False
+        self.is_loading = self._keeps_turn = False
         self._loading_priority = -1
         self._loaded_s = self._engine.loop.time()
         self._reads_on = True
@@ -336,14 +357,17 @@ class Backlog:
         self._pool.loaded(living)
 
     def give_back(self, jobs: Sequence[Job]) -> None:
-        """Jobs that were picked, in their order, and can go."""
-        picked = self.lane.picked
+        """Jobs that were picked or ready, in their order, and can go."""
+        lane, picked = self.lane, self.lane.picked
         if self._is_ahead:
             for job in jobs:
                 picked.push(job.priority, job)
         else:
             for job in reversed(jobs):
-                picked.push_front(job.priority, job)
+                if self._was_ready:
+                    lane.push_front(job.priority, job)
+                else:
+                    picked.push_front(job.priority, job)
 
     def take_jobs(self, wanted: Callable[[Job], bool] | None = None) -> list[Job]:
         """Take out what waits and is wanted (None: everything): it goes another way.

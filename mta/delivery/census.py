@@ -5,25 +5,25 @@ page by page, so what a walk found is kept for the pages that follow.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mta.delivery.intake import past
+import msgspec
+
 from mta.delivery.reasons import Reasons
 from mta.delivery.standing import ItemStand, Stand, Standings
-from mta.delivery.walk import Walk
+from mta.delivery.summing import Summing
+from mta.delivery.walk import Pace, Walk
+from mta.model import envelope as envelopes
 from mta.model.selection import Criteria, Selection
-from mta.reporting.events import glance_note
 from mta.reporting.questions import (
     LIST_MAX,
-    OTHER_SITES,
     List,
     Listed,
     Reason,
     RecipientRow,
     Show,
     Shown,
-    SiteRow,
     Summarized,
     Summary,
 )
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 PAGES_KEPT_S = 60.0  # so long after a page the next one is found without another walk
 LISTS_KEPT_MAX = 4
 MESSAGES_KEPT_MAX = 100_000  # that a walk finds for the pages to come: some 15 MB
-SITES_MAX = 10_000  # rows of a summary; the smallest of a policy share one
 RECIPIENTS_MAX = 10_000  # of one message that are listed or shown
 REPLY_CHARS_MAX = 300  # a peer may say 32 KB
-SITES_AT_ONCE = 100  # looked up between two looks at the clock
 PAGE_ITEMS_AT_ONCE = 256
 
 _Found = str
@@ -64,45 +62,6 @@ class _Pages:
         return self.is_all or (bool(self.found) and after < _id_of(self.found[-1]))
 
 
-class _Site:
-    """A row of the summary while it is put together."""
-
-    __slots__ = ("domains", "kept_back", "last_note", "last_s", "row", "waiting")
-
-    def __init__(self, policy: str, site: str) -> None:
-        self.row = SiteRow(policy, site)
-        self.domains: dict[str, None] = {}
-        self.last_note = b""
-        """Of the latest attempt that was seen."""
-        self.last_s = 0.0
-        self.waiting = ""
-        """Why the first of its recipients that is ready does not go."""
-        self.kept_back = ""
-        """The same of the first that an admin keeps back."""
-
-    def add(self, item: ItemStand, stand: Stand) -> None:
-        """One recipient more."""
-        row, envelope = self.row, item.envelope
-        match stand.state:
-            case "scheduled":
-                row.scheduled += 1
-                if not row.next_s or stand.due_s < row.next_s:
-                    row.next_s = stand.due_s
-            case "ready":
-                row.ready += 1
-            case "held":
-                row.held += 1
-            case "suspended":
-                row.suspended += 1
-            case "sending":
-                row.sending += 1
-        self.domains[envelope.recipients[stand.part].domain] = None
-        if not row.oldest_s or envelope.received_s < row.oldest_s:
-            row.oldest_s = envelope.received_s
-        if stand.note and (time_s := glance_note(stand.note)) > self.last_s:
-            self.last_s, self.last_note = time_s, stand.note
-
-
 class Census:
     """Answers `Summary`, `List` and `Show`."""
 
@@ -116,53 +75,8 @@ class Census:
     # summed up
 
     async def summary(self, question: Summary) -> Summarized:
-        """What waits, by site; of more than SITES_MAX sites those with the fewest recipients are put together."""
-        sites: dict[tuple[str, str], _Site] = {}
-        messages = 0
-        pace = self._walk.pace()
-        criteria = Criteria(question.selection)
-        async for items in self._walk.items(pace):
-            for loaded in items:
-                item = self._standings.item(loaded, criteria, wants_source=False)
-                if item is None:
-                    continue
-                messages += 1
-                for stand in item.stands:
-                    key = (stand.policy, stand.site)
-                    site = sites.get(key)
-                    if site is None:
-                        site = sites[key] = _Site(*key)
-                    site.add(item, stand)
-                    if stand.state == "ready" and not site.waiting:
-                        site.waiting = self._reasons.waits_for(item.envelope, stand)
-                    elif stand.state in ("held", "suspended") and not site.kept_back:
-                        site.kept_back = self._reasons.waits_for(item.envelope, stand)
-                if pace.is_due:
-                    await pace.turn()
-        for at, site in enumerate(sites.values()):
-            self._complete(site)
-            if at % SITES_AT_ONCE == 0 and pace.is_due:
-                await pace.turn()
-        rows = [site.row for _, site in sorted(sites.items())]
-        return Summarized(rows if len(rows) <= SITES_MAX else _folded(rows), messages)
-
-    def _complete(self, site: _Site) -> None:
-        """What is said of a site as it is now, not of its recipients."""
-        row = site.row
-        row.domains = len(site.domains)
-        row.waits_for = site.waiting if row.ready else site.kept_back
-        if site.last_note and (fate := past(site.last_note)) is not None:
-            row.last_reply = str(fate.reply)[:REPLY_CHARS_MAX]
-        for domain in site.domains:
-            found = self._engine.domains.place(domain)
-            if found is None or found.name != row.site or not row.site:
-                continue
-            row.connections = found.connections
-            pools = [pool for pool in found.pools.values() if pool.waiting]
-            busiest = max(pools, key=lambda pool: pool.waiting, default=None)
-            if busiest is not None and row.ready:
-                row.waits_for = self._reasons.of_pool(busiest)[0]
-            break
+        """What waits, by site."""
+        return await Summing(self._engine, self._standings, self._reasons, self._walk, question.selection).run()
 
     # listed
 
@@ -213,14 +127,8 @@ class Census:
         found: list[_Found] = []
         is_all = True
         criteria, pace = Criteria(selection), self._walk.pace()
-        async for items in self._walk.items(pace):
-            for loaded in items:
-                if loaded.item_id <= after:
-                    continue
-                if criteria.is_everything or self._standings.item(loaded, criteria) is not None:
-                    found.append(f"{loaded.item_id}\0{loaded.seq}")
-                if pace.is_due:
-                    await pace.turn()
+        async for some in self._matching(criteria, pace):
+            found += [f"{message_id}\0{seq}" for message_id, seq in some if message_id > after]
             if len(found) >= MESSAGES_KEPT_MAX + MESSAGES_KEPT_MAX // 4:  # more at once would be a long turn
                 found.sort()
                 del found[self._whole(found, MESSAGES_KEPT_MAX) :]
@@ -229,6 +137,31 @@ class Census:
         if len(found) > MESSAGES_KEPT_MAX and not is_all:
             del found[self._whole(found, MESSAGES_KEPT_MAX) :]
         return _Pages(after, found, is_all, 0.0)
+
+    async def _matching(self, criteria: Criteria, pace: Pace) -> AsyncIterator[list[tuple[str, int]]]:
+        """Slices of what matches: ids of messages and seqs."""
+        ids: dict[int, str] = {}
+
+        def wants(seq: int, meta: bytes) -> bool:
+            try:
+                ids[seq] = envelopes.glance(meta).id
+            except msgspec.DecodeError:
+                return True
+            return False
+
+        if criteria.is_everything:  # nothing need be known of it but its id
+            async for seqs, items in self._walk.slices(pace, wants=wants):
+                unread = [(loaded.item_id, loaded.seq) for loaded in items]
+                yield [(ids.pop(seq), seq) for seq in seqs if seq in ids] + unread
+            return
+        async for _, items in self._walk.meant(pace, criteria):
+            found: list[tuple[str, int]] = []
+            for loaded in items:
+                if self._standings.item(loaded, criteria) is not None:
+                    found.append((loaded.item_id, loaded.seq))
+                if pace.is_due:
+                    await pace.turn()
+            yield found
 
     def _rows(self, loaded: Loaded, criteria: Criteria) -> list[RecipientRow]:
         item = self._standings.item(loaded, criteria)
@@ -242,8 +175,8 @@ class Census:
         next_s = 0.0
         if stand.state == "scheduled":
             next_s = stand.due_s
-        elif stand.state == "suspended" and stand.suspension is not None:
-            next_s = stand.suspension.until_s
+        elif stand.state == "suspended" and stand.keeper is not None:
+            next_s = stand.keeper.until_s
         reason: Reason | None = None
         if is_exact:
             words, reason = reasons.exact(item.seq, envelope, stand)
@@ -281,9 +214,9 @@ class Census:
         """All recipients of one message that wait here, at most RECIPIENTS_MAX."""
         shown = Shown([])
         pace, criteria = self._walk.pace(), Criteria(Selection(id=question.id))
-        async for items in self._walk.items(pace):
+        async for _, items in self._walk.meant(pace, criteria):
             for loaded in items:
-                item = self._standings.item(loaded, criteria) if loaded.item_id == question.id else None
+                item = self._standings.item(loaded, criteria)
                 if item is None:
                     continue
                 envelope = item.envelope
@@ -302,17 +235,3 @@ def _id_of(found: _Found) -> str:
 
 def _seq_of(found: _Found) -> int:
     return int(found.partition("\0")[2])
-
-
-def _folded(rows: Sequence[SiteRow]) -> list[SiteRow]:
-    """As many rows as an answer may have: the sites with the fewest recipients become one row a policy."""
-    by_size = sorted(rows, key=lambda row: -(row.ready + row.scheduled + row.held + row.suspended + row.sending))
-    others: dict[str, SiteRow] = {}
-    for row in by_size[SITES_MAX:]:
-        other = others.setdefault(row.policy, SiteRow(row.policy, OTHER_SITES))
-        for name in ("domains", "ready", "scheduled", "held", "suspended", "sending", "connections"):
-            setattr(other, name, getattr(other, name) + getattr(row, name))
-        other.oldest_s = min(filter(None, (other.oldest_s, row.oldest_s)), default=0.0)
-        other.next_s = min(filter(None, (other.next_s, row.next_s)), default=0.0)
-    kept = sorted(by_size[:SITES_MAX], key=lambda row: (row.policy, row.site))
-    return [*kept, *others.values()]

@@ -107,6 +107,8 @@ class Channel:
             tls=f"{connection.tls_version} {connection.tls_cipher}".strip(),
         )
         self.is_opening = False
+        if pool.limits.message_size_max:
+            connection.limit_size(pool.limits.message_size_max)
         pool.ready(self)
 
     def connection_failed(self, connection: Connection, stage: str, reply: Reply, from_peer: bool) -> None:
@@ -114,7 +116,7 @@ class Channel:
         self._closes()
         if self.is_opening:
             self.is_opening = False
-            self._pool.not_opened(self, stage, reply)
+            self._pool.not_opened(self, stage, reply, from_peer)
 
     def transaction_done(self, connection: Connection, outcomes: list[Outcome], usable: bool) -> None:
         """Every recipient has its outcome."""

@@ -26,6 +26,7 @@ from mta.reporting.questions import (
     Piece,
     Question,
     Remove,
+    Rules,
     Show,
     Summary,
     Suspend,
@@ -82,6 +83,9 @@ class Clerk:
         if isinstance(question, Suspend):
             suspensions = self._engine.suspensions
             suspensions.replace(question.suspensions, tells=question.tells, ended_by=question.ended_by)
+            return None
+        if isinstance(question, Rules):
+            self._engine.restraints.told(question.changes, question.snapshot, tells=question.tells)
             return None
         if not self.is_open:
             return Failed("the worker has just started and still reads its queue")

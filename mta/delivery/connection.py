@@ -177,6 +177,10 @@ class Connection(asyncio.Protocol):
         self._silent = True
         self._give_up(Reply(451, "4.4.2", "connection closed by us"))
 
+    def limit_size(self, bytes_max: int) -> None:
+        """Larger messages are not tried over this connection, which is ready."""
+        self._session.limit_size(bytes_max)
+
     @property
     def messages(self) -> int:
         """Transactions begun with the peer; what was bounced without a byte to it is none."""

@@ -1,35 +1,22 @@
 """A destination: a provider, a route or a site, with the limits that hold over all of it on this worker."""
 
-import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress
-from mta.delivery.gate import Gate
+from mta.delivery.gate import SharedLimit
+from mta.delivery.judging import Judging
 from mta.handoff.claims import LimitState
 from mta.handoff.placement import Destination as Placed
+from mta_policies.layers import DEFAULT
 from mta_policies.limits import Meter, Share
+from mta_policies.policy import Policy
 
 if TYPE_CHECKING:
+    from mta.delivery.brakes import Brakes
     from mta.delivery.dispatcher import Dispatcher
     from mta.delivery.sites import Site
-
-
-class SharedLimit:
-    """A limit over several pools: the meter, and who waits for a transaction or a connection."""
-
-    __slots__ = ("connections", "meter", "turns")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, meter: Meter) -> None:
-        self.meter = meter
-        self.turns = Gate(loop, meter.transaction_wait_s)
-        self.connections = Gate(loop, meter.connection_wait_s)
-
-    def close(self) -> None:
-        """No more waking."""
-        self.turns.close()
-        self.connections.close()
 
 
 class Destination:
@@ -48,6 +35,19 @@ class Destination:
         """What its policy's mail did, counted in plain numbers by whoever does it."""
         self._takes_over = is_claimed
         """Its limits go on where another worker's stopped; afterwards they are its own."""
+        self.provider = provider_of(self.policy, self.key)
+        """As rules know it."""
+        self.judging = Judging(self)
+        self.brakes: Brakes | None = None
+        """What firings do here; None: nothing."""
+        self.listens = False
+        """What is delivered is to be told to `judging`, too: the one thing that is looked at where it is not."""
+        engine.restraints.of_new(self)
+        self.listen()
+
+    def listen(self) -> None:
+        """Rules or firings may want to hear of what is delivered, or no more."""
+        self.listens = self.judging.listens or (self.brakes is not None and self.brakes.listens)
 
     def take_over(self) -> None:
         """What others used of the limits is ours with the next claim."""
@@ -70,6 +70,10 @@ class Destination:
         now_s = self.engine.loop.time()
         self.placed, self.policy, self.share = placed, placed.policy, share
         self.tally = self.engine.tally(self.policy.name)
+        self.judging.change(self.policy)
+        if self.brakes is not None:
+            self.brakes.reload()
+        self.listen()
         self.provider_limit.meter.change(self.policy.provider_limits, share, now_s)
         for name, limit in self._source_limits.items():
             _, limits, _ = self.policy.for_source(name)
@@ -112,14 +116,14 @@ class Destination:
         -> how many are still too many.
         """
         pools = [pool for site in self.sites.values() for pool in site.pools.values()]
-        too_many = sum(_lower(pool.meter, pool.channels) for pool in pools)
+        too_many = sum(lower(pool.meter, pool.channels) for pool in pools)
         for name, limit in self._source_limits.items():
             if _over(limit.meter):
                 channels = [channel for pool in pools if pool.source.name == name for channel in pool.channels]
-                too_many += _lower(limit.meter, channels)
+                too_many += lower(limit.meter, channels)
         if _over(self.provider_limit.meter):
             channels = [channel for pool in pools for channel in pool.channels]
-            too_many += _lower(self.provider_limit.meter, channels)
+            too_many += lower(self.provider_limit.meter, channels)
         return too_many
 
     def close(self) -> None:
@@ -129,12 +133,18 @@ class Destination:
             limit.close()
 
 
+def provider_of(policy: Policy, key: str) -> str:
+    """The name of a provider as scope keys have it: its policy's, or the destination's own where none is its own."""
+    return policy.name if policy.name != DEFAULT else key.removeprefix("site:")
+
+
 def _over(meter: Meter) -> int:
     """How many connections are open beyond the limit."""
     return int(max(0, meter.connections_open - meter.connections_max))
 
 
-def _lower(meter: Meter, channels: Collection[Channel]) -> int:
+def lower(meter: Meter, channels: Collection[Channel]) -> int:
+    """Where a limit now allows fewer than these connections let some go; -> how many are still too many."""
     over = _over(meter)
     if over:
         staying = sorted(

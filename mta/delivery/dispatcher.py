@@ -20,7 +20,9 @@ from mta.delivery.handover import Handover
 from mta.delivery.intake import Intake
 from mta.delivery.job import ENDED, LOADING, WAITING, Job
 from mta.delivery.memory import Memory
+from mta.delivery.parking import Parking
 from mta.delivery.registry import Registry, is_held
+from mta.delivery.restraints import Restraints
 from mta.delivery.signatures import Signatures
 from mta.delivery.sites import Site
 from mta.delivery.sources import Sources
@@ -98,7 +100,9 @@ class Dispatcher:
         self.intake = Intake(self)
         self.spills = Spills(self)
         self.domains = Domains(self)
+        self.parking = Parking(self)
         self.suspensions = Suspensions(self)
+        self.restraints = Restraints(self)
         self.handover = Handover(self)
         self.mover: Mover
         self.notices: Notices
@@ -245,6 +249,7 @@ class Dispatcher:
         self._cool()
         self.spills.sweep(wall_s, now_s)
         self.suspensions.sweep()
+        self.restraints.sweep()
         self._expire()
         self._sweep_sites(now_s)
         self.handover.sweep(now_s)

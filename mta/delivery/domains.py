@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mta.delivery.backoff import Backoff
 from mta.delivery.destination import Destination
 from mta.delivery.job import WAITING, Job
 from mta.delivery.sites import Site
@@ -22,6 +21,7 @@ from mta.model.outcome import Reply
 from mta.resolve.cache import FAILED_TTL_S
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, site_name
+from mta_policies.backoff import Backoff
 from mta_policies.retry import expires_s
 from mta_queue.fair_lane import FairLane
 from mta_queue.store import Loaded
@@ -318,6 +318,13 @@ class Domains:
         self.close()
         self._waiting.clear()
         return jobs
+
+    def of_provider(self, provider: str) -> list[Destination]:
+        """The destinations in use that scope keys call so: the provider's own, and routes with its policy."""
+        routes = range(len(self._engine.placement.routes))
+        keys = (f"policy:{provider}", f"site:{provider}", provider, *(f"route:{each}:{provider}" for each in routes))
+        found = (self.destinations.get(key) for key in keys)
+        return [destination for destination in found if destination is not None and destination.provider == provider]
 
     def known(self) -> list[tuple[str, Site]]:
         """Every domain whose site is known."""

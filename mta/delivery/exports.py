@@ -48,7 +48,7 @@ class Exports:
         used_bytes = next_seq = 0
         budget_bytes = min(question.budget_bytes, PIECE_BYTES_MAX)
         end_s = engine.clock.monotonic_s() + ACT_S
-        async for items in self._walk.items(pace, wanted):
+        async for some, items in self._walk.meant(pace, criteria, wanted):
             for loaded in items:
                 item = self._standings.item(loaded, criteria)
                 stands = tally.touchable(item.stands) if item is not None else []
@@ -56,16 +56,18 @@ class Exports:
                     self._acts.hold_exported(item.seq, stands, item.envelope, EXPORTED_S)
                     found.append((item, stands))
                     used_bytes += min(engine.store.content_size(item.seq), budget_bytes) + ITEM_OVERHEAD_BYTES
-                if used_bytes >= budget_bytes or engine.clock.monotonic_s() > end_s:
+                if used_bytes >= budget_bytes:
                     next_seq = loaded.seq
                     break
                 if pace.is_due:
                     await pace.turn()
+            if not next_seq and some and engine.clock.monotonic_s() > end_s:
+                next_seq = some[-1]
             if next_seq:
                 break
         if found:
             await self._acts.written()
-        contents = await asyncio.gather(*(self._content(item.seq) for item, _ in found))
+        contents = await self._contents([item.seq for item, _ in found])
         moved: list[MovedItem] = []
         for (item, stands), content in zip(found, contents, strict=True):
             if content is None:
@@ -79,7 +81,9 @@ class Exports:
 
     async def piece(self, question: Piece) -> PieceOf:
         """A part of an item's content; raises LookupError where it is not to be had."""
-        content = await self._content(question.seq)
+        content = self._engine.store.content_now(question.seq)
+        if content is None:
+            [content] = await self._contents([question.seq])
         if content is None:
             raise LookupError(f"item {question.seq} is not here any more, or cannot be read")
         length = min(question.length, PIECE_BYTES_MAX)
@@ -120,16 +124,16 @@ class Exports:
             self._engine.placement.me,
         )
 
-    async def _content(self, seq: int) -> bytes | None:
-        content = self._engine.store.content_now(seq)
-        if content is not None:
-            return content
-        loop = self._engine.loop
-        read: asyncio.Future[bytes | None] = loop.create_future()
+    async def _contents(self, seqs: Sequence[int]) -> list[bytes | None]:
+        """None for each that is not to be had."""
+        found: list[bytes | None] = []
+        while len(found) < len(seqs):
+            read: asyncio.Future[list[bytes | None]] = self._engine.loop.create_future()
 
-        def done(content: bytes | None) -> None:
-            if not read.done():
-                read.set_result(content)
+            def done(contents: list[bytes | None], read: asyncio.Future[list[bytes | None]] = read) -> None:
+                if not read.done():
+                    read.set_result(contents)
 
-        self._engine.store.content_soon(seq, done)
-        return await read
+            self._engine.store.contents_soon(seqs[len(found) :], PIECE_BYTES_MAX, done)
+            found += await read
+        return found

@@ -8,6 +8,7 @@ import msgspec
 
 from mta.delivery.connection import SourceAddress
 from mta.delivery.job import ENDING, Job
+from mta.delivery.judging import AT_ONCE, verdict_of
 from mta.delivery.notices import GivenUp, Notifier
 from mta.delivery.pool import Pool
 from mta.delivery.sites import Site
@@ -18,6 +19,7 @@ from mta.model.envelope import Envelope
 from mta.model.outcome import COUNTED_STAGES, Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import NO_WAY, Events, Fate, FateKind, Way, encode_note, encode_notes
 from mta.reporting.questions import PolicyCounts
+from mta_policies.engine import Verdict
 from mta_policies.retry import next_attempt_s
 from mta_policies.schema import Retry
 from mta_queue.store import Store
@@ -25,9 +27,6 @@ from mta_queue.store import Store
 EXPIRED = Reply(554, "5.4.7", "Could not be delivered before it expired")
 CANCELLED_CODE, CANCELLED_ENHANCED = 554, "5.0.0"
 BOUNCED_AT_ONCE = 1_000  # jobs that are given up in one turn of the loop: some ten milliseconds
-TOO_MANY_RECIPIENTS = frozenset(
-    {(452, "4.5.3"), (452, ""), (552, "5.5.3")}
-)  # RFC 5321 4.5.3.1.10: the others come in another transaction at once
 
 
 class Plan(Protocol):
@@ -130,24 +129,21 @@ class Fates:
                 self._delivered(pool, job, job.parts, outcome, way, after_crash)
                 self._plan.ended(job)
                 return
-        alike: dict[Outcome, list[int]] = {}
-        for part, outcome in zip(job.parts, outcomes, strict=True):
-            alike.setdefault(outcome, []).append(part)
-        some_delivered = any(type(outcome) is Delivered for outcome in alike)
         again: list[int] = []
         given_up: list[GivenUp] = []
         is_next = True
-        for outcome, parts in alike.items():
+        judged = pool.site.destination.judging.judged(pool, job, outcomes, way, self._envelope(job))
+        for outcome, parts, verdict in judged:
             if isinstance(outcome, Delivered):
                 self._delivered(pool, job, parts, outcome, way, after_crash)
-            elif some_delivered and _is_too_many(outcome):
+            elif verdict is AT_ONCE:
                 again += parts
             elif isinstance(outcome, Bounced):
-                given_up.append(GivenUp(parts, self._bounced(job, outcome, way, after_crash)))
-            elif _is_attempt(outcome, was_used):
-                self._put_off(pool, job, parts, outcome, way, after_crash)
+                given_up.append(GivenUp(parts, self._bounced(job, outcome, way, verdict, after_crash)))
+            elif (is_attempt := _is_attempt(outcome, was_used)) or verdict.after_s:
+                self._put_off(pool, job, parts, outcome, way, verdict, is_attempt, after_crash)
             else:
-                self._tell_deferred(job, parts, outcome, way)
+                self._tell_deferred(job, parts, outcome, way, verdict)
                 again += parts
                 is_next = was_used  # on a new connection another message may have better luck
         self._go_on(pool, job, again, is_next, given_up)
@@ -202,7 +198,7 @@ class Fates:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
 
-    def _bounced(self, job: Job, outcome: Bounced, way: Way, after_crash: bool) -> Fate:
+    def _bounced(self, job: Job, outcome: Bounced, way: Way, verdict: Verdict, after_crash: bool) -> Fate:
         return Fate(
             "bounced",
             self._clock.wall_s(),
@@ -210,17 +206,28 @@ class Fates:
             outcome.stage,
             job.attempts + outcome.from_peer,
             way=way,
+            category=verdict.category,
             dkim=_signed_by(job),
             from_peer=outcome.from_peer,
             after_crash=after_crash,
+            rule=verdict.rule,
+            hard=verdict.hard,
         )
 
     def _put_off(
-        self, pool: Pool, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, after_crash: bool
+        self,
+        pool: Pool,
+        job: Job,
+        parts: Sequence[int],
+        outcome: Deferred,
+        way: Way,
+        verdict: Verdict,
+        is_attempt: bool,
+        after_crash: bool,
     ) -> None:
         pool.site.destination.tally.deferred += len(parts)
         self.uncertain += len(parts) if outcome.uncertain else 0
-        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + 1, after_crash)
+        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + is_attempt, verdict, after_crash)
 
     def _postpone(
         self,
@@ -230,10 +237,12 @@ class Fates:
         way: Way,
         retry: Retry,
         attempts: int,
+        verdict: Verdict,
         after_crash: bool = False,
     ) -> None:
         now_s = self._clock.wall_s()
-        due_s = min(next_attempt_s(retry, attempts, now_s, self._random.random()), max(job.expires_s, now_s))
+        due_s = next_attempt_s(retry, attempts, now_s, self._random.random(), verdict.after_s)
+        due_s = min(due_s, max(job.expires_s, now_s))
         signature = job.signature
         fate = Fate(
             "deferred",
@@ -244,10 +253,12 @@ class Fates:
             due_s,
             way,
             outcome.uncertain,
+            category=verdict.category,
             dkim=_signed_by(job),
             signature=(signature.fields or b"") if signature is not None else b"",
             from_peer=outcome.from_peer,
             after_crash=after_crash,
+            rule=verdict.rule,
         )
         self.deferred += len(parts)
         envelope = self._envelope(job)
@@ -257,7 +268,7 @@ class Fates:
             for part in parts:
                 self._events.fate(envelope, envelope.recipients[part], fate)
 
-    def _tell_deferred(self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way) -> None:
+    def _tell_deferred(self, job: Job, parts: Sequence[int], outcome: Deferred, way: Way, verdict: Verdict) -> None:
         """The connection broke before the peer said anything about the message: no attempt, it stays in its lane."""
         fate = Fate(
             "deferred",
@@ -266,8 +277,10 @@ class Fates:
             outcome.stage,
             job.attempts,
             way=way,
+            category=verdict.category,
             dkim=_signed_by(job),
             from_peer=outcome.from_peer,
+            rule=verdict.rule,
         )
         envelope = self._envelope(job)
         if envelope is not None:
@@ -277,7 +290,14 @@ class Fates:
     # without one
 
     def tell_delay(
-        self, job: Job, stage: str, reply: Reply, site: Site | None, source: SourceAddress | None, wait_s: float
+        self,
+        job: Job,
+        stage: str,
+        reply: Reply,
+        site: Site | None,
+        source: SourceAddress | None,
+        wait_s: float,
+        verdict: Verdict | None = None,
     ) -> None:
         """One message tells for all that wait behind a site that is down, or a domain that cannot be resolved."""
         envelope = self._envelope(job)
@@ -289,7 +309,9 @@ class Fates:
                 site=site.name, policy=site.destination.policy.name, source=source.name if source is not None else ""
             )
         now_s = self._clock.wall_s()
-        fate = Fate("deferred", now_s, reply, stage, job.attempts, now_s + wait_s, way)
+        verdict = verdict or verdict_of(stage, reply)
+        category, rule = verdict.category, verdict.rule
+        fate = Fate("deferred", now_s, reply, stage, job.attempts, now_s + wait_s, way, category=category, rule=rule)
         for part in job.parts:
             self._events.fate(envelope, envelope.recipients[part], fate)
 
@@ -299,7 +321,7 @@ class Fates:
             return
         self._plan.tally(way.policy).deferred += len(job.parts)
         outcome = Deferred(reply, "local", from_peer=False)
-        self._postpone(job, job.parts, outcome, way, retry, job.attempts)
+        self._postpone(job, job.parts, outcome, way, retry, job.attempts, verdict_of("local", reply))
         self._plan.ended(job)
 
     def bounce(self, job: Job, stage: str, reply: Reply, way: Way = NO_WAY) -> None:
@@ -333,7 +355,18 @@ class Fates:
         """The job ends now or, where its sender is told, in a moment."""
         if job.state >= ENDING:
             return
-        fate = Fate(event, self._clock.wall_s(), reply, stage, job.attempts, way=way, from_peer=False)
+        verdict = verdict_of(stage, reply)
+        fate = Fate(
+            event,
+            self._clock.wall_s(),
+            reply,
+            stage,
+            job.attempts,
+            way=way,
+            category=verdict.category,
+            from_peer=False,
+            hard=verdict.hard,
+        )
         self._end(job, [GivenUp(job.parts, fate)])
 
     def cancel_parts(
@@ -437,11 +470,6 @@ class Fates:
 
 def _signed_by(job: Job) -> str:
     return job.signature.domains if job.signature is not None else ""
-
-
-def _is_too_many(outcome: Outcome) -> bool:
-    reply = outcome.reply
-    return outcome.stage == "rcpt" and (reply.code, reply.enhanced) in TOO_MANY_RECIPIENTS
 
 
 def _is_attempt(outcome: Deferred, was_used: bool) -> bool:

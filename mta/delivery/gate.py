@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+from mta_policies.limits import Meter
 from mta_queue.timetable import Lane
 
 TIMER_SLACK_S = 0.001  # a timer is not set anew for less
@@ -194,3 +195,19 @@ class Gate:
         if self._expected_timer is not None:
             self._expected_timer.cancel()
             self._expected_timer = None
+
+
+class SharedLimit:
+    """A limit over several pools: the meter, and who waits for a transaction or a connection."""
+
+    __slots__ = ("connections", "meter", "turns")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, meter: Meter) -> None:
+        self.meter = meter
+        self.turns = Gate(loop, meter.transaction_wait_s)
+        self.connections = Gate(loop, meter.connection_wait_s)
+
+    def close(self) -> None:
+        """No more waking."""
+        self.turns.close()
+        self.connections.close()

@@ -21,7 +21,7 @@ SITES_AT_ONCE = 2_000  # looked at in one turn of the loop: a few milliseconds
 async def counts(engine: "Dispatcher") -> WorkerCounts:
     """Counters and gauges of delivery and queue; the others, and the worker's number, are for the caller to fill in."""
     policies = {name: _counters(tally) for name, tally in engine.tallies.items()}
-    suspended = engine.suspensions.parked_parts
+    suspended = engine.parking.parts
     for looked_at, site in enumerate([*engine.domains.sites.values(), *engine.handover.leaving], 1):
         name = site.destination.policy.name
         counts = policies.get(name)
@@ -77,7 +77,10 @@ def _add_site(engine: "Dispatcher", site: Site, counts: PolicyCounts) -> int:
         waiting = pool.waiting
         counts.ready += waiting
         is_down = is_down or bool(pool.backoff.failures)
-        if waiting and suspensions.active and suspensions.pool_until_s(pool):
+        if waiting and (
+            (suspensions.active and suspensions.pool_until_s(pool))
+            or (pool.braked is not None and pool.braked.wait_s() > 0)
+        ):
             suspended += waiting
     counts.sites_down += is_down
     return suspended

@@ -120,8 +120,8 @@ class Intake:
         envelope = engine.envelope_of(item)
         seq = item.seq
         wanted = set(parts) - engine.registry.in_hand(seq)
-        if engine.suspensions.parked_parts:
-            wanted.difference_update(engine.suspensions.parked(seq))
+        if engine.parking.parts:
+            wanted.difference_update(engine.parking.parked(seq))
         wall_s = engine.clock.wall_s()
         signature: Signature | None = None
         groups: dict[tuple[int, str, str], dict[str, list[int]]] = {}

@@ -19,6 +19,7 @@ from mta_queue.store import Loaded, Store
 COOLS = (WAITING, SIGNING)
 """Jobs in these states may leave memory; what is being signed needs its content no more, and comes back in time."""
 COOLED_AT_ONCE = 2_000  # jobs that leave memory in one turn of the loop: some ten milliseconds
+READ_BYTES_MAX = 1 << 20  # of contents, on their way from the disk and not counted yet
 WARM_S = 1.0  # mail that flows goes out within this; what waits longer waits for minutes
 
 Loads = Callable[[Sequence[Job], Sequence[Job]], None]
@@ -155,16 +156,21 @@ class Memory:
         self._store.load_soon([job.seq for job in jobs], loaded)
 
     def load(self, jobs: Sequence[Job], now_s: float, done: Loads) -> None:
-        """Bring envelopes back, and contents while there is room for them, at least one."""
+        """Bring envelopes back that are not in memory, and contents while there is room for them, at least one."""
 
         def loaded(ready: Sequence[Job], lost: Sequence[Job]) -> None:
-            _Contents(self, self._store, ready, list(lost), now_s, done).go_on()
+            found = [job for job in jobs if job.envelope is not None]
+            _Contents(self, self._store, found, list(lost), now_s, done).take_cached()
 
-        self.load_envelopes(jobs, now_s, loaded)
+        cold = [job for job in jobs if job.envelope is None]
+        if cold:
+            self.load_envelopes(cold, now_s, loaded)
+        else:
+            _Contents(self, self._store, jobs, [], now_s, done).read()
 
 
 class _Contents:
-    """Contents of some jobs, read one after another."""
+    """Contents of some jobs, read some at a time, in their order."""
 
     __slots__ = ("_done", "_lost", "_memory", "_now_s", "_ready", "_store", "_todo")
 
@@ -179,31 +185,41 @@ class _Contents:
         self._now_s = now_s
         self._done = done
 
-    def go_on(self) -> None:
-        todo, memory, store = self._todo, self._memory, self._store
-        while todo:
-            if todo[0].state == ENDED:  # meanwhile: nobody wants its content
-                todo.popleft()
-                continue
-            seq = todo[0].seq
-            if self._ready and memory.resident_bytes + store.content_size(seq) > memory.bytes_max:
+    def take_cached(self) -> None:
+        """Those that the system has in memory, without another way to a thread; then the others."""
+        todo, store = self._todo, self._store
+        while todo and self._has_room(store.content_size(todo[0].seq)):
+            content = store.content_now(todo[0].seq) if todo[0].state != ENDED else b""
+            if content is None:
                 break
-            content = store.content_now(seq)
-            if content is None:
-                store.content_soon(seq, self._read)
-                return
             self._take(content)
-        self._done([*self._ready, *todo], self._lost)
+        self.read()
 
-    def _read(self, content: bytes | None) -> None:
-        if self._todo[0].state != ENDED:
-            if content is None:
+    def read(self) -> None:
+        """From the disk, neighbours together."""
+        self._todo = todo = deque(job for job in self._todo if job.state != ENDED)  # nobody wants the others' contents
+        if not todo or not self._has_room(self._store.content_size(todo[0].seq)):
+            self._done([*self._ready, *todo], self._lost)
+            return
+        room_bytes = self._memory.bytes_max - self._memory.resident_bytes
+        self._store.contents_soon([job.seq for job in todo], min(room_bytes, READ_BYTES_MAX), self._read)
+
+    def _read(self, contents: Sequence[bytes | None]) -> None:
+        for content in contents:
+            if content is None and self._todo[0].state != ENDED:
                 self._lost.append(self._todo.popleft())
+            elif content is not None and not self._has_room(len(content)):  # others came meanwhile
+                break
             else:
-                self._take(content)
-        self.go_on()
+                self._take(content or b"")
+        self.read()
+
+    def _has_room(self, length_bytes: int) -> bool:
+        """One comes in any case."""
+        return not self._ready or self._memory.resident_bytes + length_bytes <= self._memory.bytes_max
 
     def _take(self, content: bytes) -> None:
         job = self._todo.popleft()
-        self._memory.keep(job, content, self._now_s)
-        self._ready.append(job)
+        if job.state != ENDED:
+            self._memory.keep(job, content, self._now_s)
+            self._ready.append(job)

@@ -13,26 +13,32 @@ from typing import TYPE_CHECKING
 
 from mta.delivery.allowance import Allowance
 from mta.delivery.backlog import PARKED_AT_ONCE, Backlog
-from mta.delivery.backoff import Backoff, health_of
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress, Target
 from mta.delivery.gate import Gate
+from mta.delivery.health import health_of
 from mta.delivery.job import SENDING, TURNS_MAX, WAITING, Job
 from mta.delivery.promises import Promises
 from mta.delivery.search import Search
 from mta.delivery.targets import Targets
 from mta.model.outcome import Delivered, Outcome, Reply
 from mta.reporting.events import Way
+from mta_policies.backoff import Backoff
+from mta_policies.engine import Verdict
 from mta_policies.schema import Limits, Retry
 
 if TYPE_CHECKING:
+    from mta.delivery.brakes import Braked
     from mta.delivery.sites import Site
 
 OVERDUE_WAIT_S = 1.0  # between looks at a disk that does not take the fates of what was sent
 OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
 TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while: a domain may name a thousand
 
-_UNKNOWN = ("connect", Reply(451, "4.4.1", "no host could be reached"))
+_UNKNOWN: "Failure" = ("connect", Reply(451, "4.4.1", "no host could be reached"), None)
+
+Failure = tuple[str, Reply, Verdict | None]
+"""Stage, reply and what the policy's rules make of it, as far as they were asked."""
 
 
 class Pool:
@@ -61,10 +67,15 @@ class Pool:
         self.search = Search(self)
         self._failures_in_row = 0
         self.failure = _UNKNOWN
-        """Of the last connection that did not become ready: stage and reply."""
+        """Of the last connection that did not become ready."""
         self._promises = Promises(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
+        self.address = ""
+        """Where the latest connection went out from."""
+        brakes = site.destination.brakes
+        self.braked = brakes.of_pool(self) if brakes is not None else None
+        """What firings do here; None: nothing."""
         self.allowance = Allowance(self)
         self.meter = self.allowance.meter
 
@@ -102,6 +113,12 @@ class Pool:
             elif channel in self.idle:
                 self._lend(channel)
         self.source = source
+
+    def brake(self, braked: "Braked | None") -> None:
+        """What firings do here became another."""
+        if braked is not None or self.braked is not None:
+            self.braked = braked
+            self.reload(self.source)
 
     # mail waits
 
@@ -185,7 +202,9 @@ class Pool:
         if backlog.parked:
             backlog.parked = 0
         now_s = self._loop.time()
-        if engine.suspensions.active and self._is_suspended(now_s):
+        if engine.suspensions.active and self._stands_still(engine.suspensions.pool_until_s(self) - now_s, now_s):
+            return
+        if self.braked is not None and self._stands_still(self.braked.wait_s(), now_s):
             return
         if engine.is_overdue:
             self._wake_in(OVERDUE_WAIT_S, now_s)
@@ -207,6 +226,8 @@ class Pool:
                     backlog.sign_ahead(now_s)
                 break
             if signs and not backlog.has_ready(now_s):
+                if granted is not None and granted in allowance.turns and backlog.is_loading:
+                    granted.expect(self)
                 break
             if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
@@ -241,9 +262,8 @@ class Pool:
         if backlog.parked >= PARKED_AT_ONCE:
             self._loop.call_soon(self.pump)
 
-    def _is_suspended(self, now_s: float) -> bool:
-        """Whether an admin says that nothing begins here for a while; others need not wait for this pool then."""
-        wait_s = self._engine.suspensions.pool_until_s(self) - now_s
+    def _stands_still(self, wait_s: float, now_s: float) -> bool:
+        """Whether nothing begins here for a while, as an admin or a rule says; others need not wait for this pool."""
         if wait_s > 0:
             self.allowance.leave_gates()
             self._wake_in(wait_s, now_s)
@@ -331,6 +351,8 @@ class Pool:
         self.site.destination.tally.connections_opened += 1
         self.site.backoff.begin(channel)
         self.backoff.begin(channel)
+        if self.braked is not None:
+            self.braked.opened()
         channel.open()
         return channel
 
@@ -339,6 +361,7 @@ class Pool:
         self.opening -= 1
         self._failures_in_row = 0
         channel.ready_s = channel.idle_since_s = self._loop.time()
+        self._goes_from(channel.way.source_address)
         if self.is_closed or channel.is_leaving:
             channel.leave()
             return
@@ -347,25 +370,38 @@ class Pool:
         self.pump()
         self._lend(channel)
 
-    def not_opened(self, channel: Channel, stage: str, reply: Reply) -> None:
+    def _goes_from(self, address: str) -> None:
+        """Where a connection really goes out from: rules may know that network."""
+        if address != self.address:
+            self.address = address
+            brakes = self.site.destination.brakes
+            if brakes is not None:
+                self.brake(brakes.of_pool(self))
+
+    def not_opened(self, channel: Channel, stage: str, reply: Reply, from_peer: bool) -> None:
         """A connection did not become ready: try the next address, or leave the site alone when there is none."""
         now_s = self._loop.time()
         self.opening -= 1
         self.site.destination.tally.connections_failed += 1
         self._no_probe(channel)
         self._promises.end(channel)
-        self.failure = (stage, reply)
         if stage == "starttls" and channel.tls_mode == "opportunistic":
+            self.failure = (stage, reply, None)
             self.targets.goes_in_clear(channel.target, now_s)
-        elif self.targets.failed(channel.target, now_s):
-            self._failures_in_row += 1
-            if self._failures_in_row >= TARGETS_MAX:
-                self.failed(stage, reply, channel.begun_s)
-                return
+        else:
+            judging, host = self.site.destination.judging, channel.target.host
+            self.failure = (stage, reply, judging.not_opened(self, stage, reply, host, from_peer))
+            if self.targets.failed(channel.target, now_s):
+                self._failures_in_row += 1
+                if self._failures_in_row >= TARGETS_MAX:
+                    self.failed(*self.failure, channel.begun_s)
+                    return
         self.site.pump()
 
-    def failed(self, stage: str, reply: Reply, begun_s: float = math.inf) -> None:
+    def failed(self, stage: str, reply: Reply, verdict: Verdict | None = None, begun_s: float = math.inf) -> None:
         """No host of the site could be used: leave it alone for a while. One message tells, the others wait."""
+        if verdict is None:
+            verdict = self.site.destination.judging.not_opened(self, stage, reply, "", False)
         self._failures_in_row = 0
         health = self.site.backoff if stage in ("dns", "connect") else self.backoff
         now_s = self._loop.time()
@@ -374,7 +410,7 @@ class Pool:
         self.site.pump()
         if head is not None and all(channel.is_leaving or channel.is_opening for channel in self.channels):
             wait_s = max(0.0, health.until_s - now_s)
-            self._engine.fates.tell_delay(head, stage, reply, self.site, self.source, wait_s)
+            self._engine.fates.tell_delay(head, stage, reply, self.site, self.source, wait_s, verdict)
 
     def _no_probe(self, channel: Channel) -> bool:
         return self.site.backoff.end(channel) | self.backoff.end(channel)
@@ -392,6 +428,8 @@ class Pool:
             or self.backoff.failures
         ):
             self._judge(channel, outcomes)
+        if self.site.destination.listens:
+            self.site.destination.judging.heard(self, channel, job, outcomes)
         try:
             self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)
         except Exception as error:  # noqa: BLE001 - what one message did must not stop all others

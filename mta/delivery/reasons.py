@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mta.delivery.brakes import Brake
 from mta.delivery.gate import Gate
 from mta.delivery.job import LOADING, SIGNING, Job
+from mta.delivery.parking import Keeper
 from mta.delivery.pool import Pool
 from mta.delivery.standing import Stand, Standings
 from mta.model.envelope import Envelope
 from mta.reporting.questions import Reason, ReasonKind, Suspension
+from mta.reporting.rule_words import effect_of, rule_written
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
 from mta_policies.units import render_duration, render_rates
@@ -74,8 +77,7 @@ class Reasons:
             case "scheduled":
                 return self._scheduled(stand)
             case "suspended":
-                until_s = stand.suspension.until_s if stand.suspension is not None else 0.0
-                return suspended(stand.suspension), Reason("suspended", next_s=until_s)
+                return self._kept(stand.keeper)
             case "sending":
                 return "", Reason("sending")
         if stand.is_leaving:
@@ -123,7 +125,9 @@ class Reasons:
         if self._engine.suspensions.active:
             suspension = self._engine.suspensions.suspension_of(pool)
             if suspension is not None:
-                return suspended(suspension), Reason("suspended", next_s=suspension.until_s)
+                return self._kept(suspension)
+        if pool.braked is not None and (firing := pool.braked.longest()) is not None:
+            return self._kept(firing, pool.braked.wait_s())
         if site.holds:
             return "other workers, which still have connections to its mail hosts", Reason("claim")
         if site.backoff.failures or pool.backoff.failures:
@@ -131,6 +135,8 @@ class Reasons:
         meter = pool.meter
         if meter.has_rate and (wait_s := meter.transaction_wait_s(now_s)) > 0:
             return f"the rate of {_rates(pool.limits)}", self._rate(pool, "limits", pool.limits, meter, wait_s)
+        if (brake := _brake_of(pool, pool.allowance.turns)) is not None:
+            return self._kept(brake.firing, brake.limit.meter.transaction_wait_s(now_s))
         for table, shared in self._gates(pool, pool.allowance.turns):
             reason = self._rate(pool, table, shared.limits, shared, shared.transaction_wait_s(now_s))
             return f"a rate that mail to all sites of {site.destination.policy.name} shares", reason
@@ -140,6 +146,8 @@ class Reasons:
             most = int(meter.connections_max)
             words = f"the limit of {most:,} connection{'' if most == 1 else 's'}"
             return words, self._limit(pool, "connections", "limits", "connections", str(pool.limits.connections))
+        if (brake := _brake_of(pool, pool.allowance.gates)) is not None:
+            return self._kept(brake.firing, brake.limit.meter.connection_wait_s(now_s))
         for table, shared in self._gates(pool, pool.allowance.gates):
             words = f"a limit of connections that mail to all sites of {site.destination.policy.name} shares"
             if shared.connection_wait_s(now_s) == math.inf:
@@ -159,7 +167,7 @@ class Reasons:
     def _down(self, pool: Pool, now_s: float) -> Told:
         site = pool.site
         wait_s = max(site.backoff.wait_s(now_s), pool.backoff.wait_s(now_s))
-        stage, reply = pool.failure
+        stage, reply, _ = pool.failure
         is_trying = wait_s in (0.0, math.inf)
         reason = Reason("down", next_s=0.0 if is_trying else self._engine.clock.wall_s() + wait_s)
         open_now = sum(not channel.is_opening for channel in pool.channels)
@@ -179,6 +187,21 @@ class Reasons:
                     if gate in (limit.turns, limit.connections):
                         yield table, limit.meter
 
+    def _kept(self, keeper: Keeper | None, wait_s: float = math.inf) -> Told:
+        """Words about a suspension or a firing: its end is a time of its own (`next_s`)."""
+        if keeper is None:
+            return "the end of a suspension", Reason("suspended")
+        if isinstance(keeper, Suspension):
+            words = f"the end of suspension {keeper.id}" + (f" ({keeper.reason})" if keeper.reason else "")
+            return words, Reason("suspended", next_s=keeper.until_s)
+        policy = self._engine.placement.policies.policies.get(keeper.policy)
+        until_s = min(keeper.until_s, self._engine.clock.wall_s() + wait_s)
+        words = f"{keeper.id} (rule {keeper.rule} for {keeper.key}: {effect_of(keeper)})"
+        written = rule_written(policy, keeper.rule) if policy is not None else ""
+        return words, Reason(
+            "rule", f"rule {keeper.rule}", effect_of(keeper), written, next_s=until_s, firing=keeper.id
+        )
+
     def _limit(self, pool: Pool, kind: ReasonKind, table: str, key: str, value: str) -> Reason:
         destination = pool.site.destination
         origin = self._origin(destination.policy.name, (table, key), pool.source.name)
@@ -192,11 +215,11 @@ class Reasons:
         return reason
 
 
-def suspended(suspension: Suspension | None) -> str:
-    """What somebody reads of a suspension: its end is a time of its own (`next_s`)."""
-    if suspension is None:
-        return "the end of a suspension"
-    return f"the end of suspension {suspension.id}" + (f" ({suspension.reason})" if suspension.reason else "")
+def _brake_of(pool: Pool, gates: Iterable[Gate]) -> Brake | None:
+    """What a firing does, that the pool waits for at one of these gates."""
+    waits = [gate for gate in gates if gate in pool.waits]
+    brakes = pool.braked.brakes if waits and pool.braked is not None else ()
+    return next((brake for brake in brakes if brake.limit.turns in waits or brake.limit.connections in waits), None)
 
 
 def jobs_before(lane: Iterable[Job], job: Job) -> int:

@@ -4,7 +4,7 @@ The timing wheel may name a recipient more than once: an admin who says "now" or
 it. What counts is the due time in the queue, and that nothing is in hand already: a job, or a move to another worker.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mta.delivery.job import Job
 
@@ -89,6 +89,13 @@ class Registry:
     def leaving(self, seq: int) -> Sequence[int]:
         """The parts of an item that are on their way to another worker."""
         return self._leaving.get(seq, ())
+
+    def busy(self, seqs: Iterable[int]) -> Collection[int]:
+        """Those of these items that have a job, or parts that are leaving."""
+        jobs, leaving = self._jobs, self._leaving
+        if not jobs and not leaving:
+            return ()
+        return {seq for seq in seqs if seq in jobs or seq in leaving}
 
     def in_hand(self, seq: int) -> set[int]:
         """The parts of an item that have a job or are leaving."""

@@ -1,13 +1,16 @@
 """A site: all domains that the same MX hosts serve (or a route's hosts), with a pool for every source."""
 
-from collections.abc import Callable, Collection
-from itertools import chain
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain, islice
 
-from mta.delivery.backoff import Backoff
 from mta.delivery.destination import Destination
 from mta.delivery.job import Job
 from mta.delivery.pool import Pool
 from mta.resolve.sites import MailHosts
+from mta_policies.backoff import Backoff
+
+PUMPED_AT_ONCE = 250  # sites that go on in one turn of the loop: each may begin transactions and connections
 
 
 class Site:
@@ -129,3 +132,27 @@ class Site:
     def connections(self) -> int:
         """How many count now."""
         return sum(len(pool.channels) for pool in chain(self.pools.values(), self._leaving))
+
+
+class PumpRound:
+    """Many sites that may perhaps go on: some in each turn of the loop, none in this one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sites: dict[Site, None] = {}
+
+    def add(self, sites: Iterable[Site]) -> None:
+        """Pump these soon; who is named twice is pumped once."""
+        is_pumping = bool(self._sites)
+        self._sites.update(dict.fromkeys(sites))
+        if self._sites and not is_pumping:
+            self._loop.call_soon(self._pump_some)
+
+    def _pump_some(self) -> None:
+        some = list(islice(self._sites, PUMPED_AT_ONCE))
+        for site in some:
+            del self._sites[site]
+        if self._sites:
+            self._loop.call_soon(self._pump_some)
+        for site in some:
+            site.pump()

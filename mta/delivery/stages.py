@@ -96,10 +96,6 @@ class Stages(FairLane[Job]):
     def _is_picked_next(self) -> bool:
         return self.picked.head_priority() >= super().head_priority()
 
-    def pick_again(self, job: Job) -> None:
-        """Before all that wait, though it may be signed: it has to be read back first."""
-        self.picked.push_front(job.priority, job)
-
     def begin(self, job: Job) -> None:
         """It is being signed from now on."""
         self.signing[job] = None

@@ -12,6 +12,7 @@ import msgspec
 
 from mta.delivery.intake import past
 from mta.delivery.job import ENDING, SENDING, Job
+from mta.delivery.parking import Keeper
 from mta.delivery.pool import Pool
 from mta.delivery.registry import HELD_S, due_before, is_exported
 from mta.delivery.sites import Site
@@ -19,17 +20,18 @@ from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope
 from mta.model.selection import Criteria
 from mta.reporting.events import Fate, Way
-from mta.reporting.questions import State, Suspension
+from mta.reporting.questions import State
+from mta_policies.policy import Policy
 from mta_policies.retry import expires_s
-from mta_policies.schema import Policy, Retry
+from mta_policies.schema import Retry
 from mta_queue.store import Loaded
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 
-class _Past(msgspec.Struct, frozen=True, array_like=True):
-    """As much of a `Fate` as says where the last attempt went: decoded in half the time."""
+class LastAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """As much of a `Fate` as says when and where the last attempt went: decoded in half the time."""
 
     event: str
     time_s: float
@@ -41,7 +43,7 @@ class _Past(msgspec.Struct, frozen=True, array_like=True):
 
 
 _NOTHING: Mapping[int, Any] = MappingProxyType({})
-_decode_past = msgspec.msgpack.Decoder(_Past).decode
+_decode_last = msgspec.msgpack.Decoder(LastAttempt).decode
 
 
 class Stand(NamedTuple):
@@ -59,7 +61,8 @@ class Stand(NamedTuple):
     pool: Pool | None = None
     note: bytes = b""
     """Of the last attempt, as it was read back."""
-    suspension: Suspension | None = None
+    keeper: Keeper | None = None
+    """Of what is suspended."""
     is_leaving: bool = False
     """It is on its way to another worker."""
     is_exported: bool = False
@@ -133,7 +136,7 @@ class Standings:
             return None
         jobs = self._jobs(seq)
         leaving = engine.registry.leaving(seq)
-        parked = engine.suspensions.parked(seq) if engine.suspensions.parked_parts else _NOTHING
+        parked = engine.parking.parked(seq) if engine.parking.parts else _NOTHING
         needs_source = criteria.needs_source if criteria is not None else wants_source
         is_quiet = not (leaving or parked)
         states = item.parts
@@ -152,10 +155,8 @@ class Standings:
                 stand = Stand(part, "scheduled", due_s, policy, site_name, source, None, None, note)
             else:
                 is_leaving = part in leaving
-                suspension = parked.get(part)
-                stand = self._without_job(
-                    seq, part, due_s, envelope, note, suspension, is_leaving, needs_source, wall_s
-                )
+                keeper = parked.get(part)
+                stand = self._without_job(seq, part, due_s, envelope, note, keeper, is_leaving, needs_source, wall_s)
             if criteria is None or criteria.has_place(stand.site, stand.policy, stand.source):
                 stands.append(stand)
         return ItemStand(seq, envelope, stands) if stands else None
@@ -171,11 +172,12 @@ class Standings:
             policy, site_name = site.destination.policy.name, site.name
             pool = site.pools.get(job.source) or next(iter(site.pools.values()), None)
         else:
-            policy, site_name = self._policy(domain).name, ""
-        state, suspension = _state_of(job), None
+            policy, site_name = self.policy(domain).name, ""
+        keeper: Keeper | None = None
+        state = _state_of(job)
         if state == "ready" and pool is not None:
-            state, suspension = self._suspension(pool, envelope, part)
-        return Stand(part, state, due_s, policy, site_name, job.source, job, pool, note, suspension)
+            state, keeper = self._kept_back(pool, envelope, part)
+        return Stand(part, state, due_s, policy, site_name, job.source, job, pool, note, keeper)
 
     def _without_job(
         self,
@@ -184,7 +186,7 @@ class Standings:
         due_s: float,
         envelope: Envelope,
         note: bytes,
-        suspension: Suspension | None,
+        keeper: Keeper | None,
         is_leaving: bool,
         needs_source: bool,
         wall_s: float,
@@ -196,7 +198,7 @@ class Standings:
             state, by_export, due_s = "held", is_exported(due_s), due_before(due_s)
         elif is_leaving:
             state = "ready"
-        elif suspension is not None:
+        elif keeper is not None:
             state = "suspended"
         else:
             state = "scheduled" if due_s > wall_s else "ready"
@@ -207,9 +209,9 @@ class Standings:
             is_spilled = pool is not None or (site is None and engine.domains.is_spilled(seq, domain))
             if pool is not None:
                 source = pool.source.name
-                state, suspension = self._suspension(pool, envelope, part)
+                state, keeper = self._kept_back(pool, envelope, part)
         if state != "suspended":
-            suspension = None
+            keeper = None
         return Stand(
             part,
             state,
@@ -220,7 +222,7 @@ class Standings:
             None,
             pool,
             note,
-            suspension,
+            keeper,
             is_leaving,
             by_export,
             is_spilled,
@@ -230,23 +232,27 @@ class Standings:
         """Where mail without a job goes: the site if it is known, the names of policy, site and source: as the last
         attempt had them, where nobody has looked for the mail hosts since."""
         site = self._engine.domains.place(domain)
-        way = _way_of(note) if note and (site is None or needs_source) else None
+        last = last_of(note) if note and (site is None or needs_source) else None
+        way = last.way if last is not None else None
         source = way.source if way is not None else ""
         if site is not None:
             return site, site.destination.policy.name, site.name, source
         if way is not None and way.site:
             return None, way.policy, way.site, source
-        return None, self._policy(domain).name, "", source
+        return None, self.policy(domain).name, "", source
 
-    def _suspension(self, pool: Pool, envelope: Envelope, part: int) -> tuple[State, Suspension | None]:
+    def _kept_back(self, pool: Pool, envelope: Envelope, part: int) -> tuple[State, Keeper | None]:
         """What goes no further when its turn comes is told so at once."""
         suspensions = self._engine.suspensions
-        if not suspensions.active:
-            return "ready", None
-        suspension = suspensions.suspension_of(pool) or suspensions.of_part(pool, envelope, part)
-        return ("ready" if suspension is None else "suspended"), suspension
+        keeper: Keeper | None = None
+        if suspensions.active:
+            keeper = suspensions.suspension_of(pool) or suspensions.of_part(pool, envelope, part)
+        if keeper is None and pool.braked is not None:
+            keeper = pool.braked.longest()
+        return ("ready" if keeper is None else "suspended"), keeper
 
-    def _policy(self, domain: str) -> Policy:
+    def policy(self, domain: str) -> Policy:
+        """The one that holds for a domain, as far as that is known without its mail hosts."""
         placement = self._engine.placement
         placed = placement.decided(domain)
         return placed.policy if placed is not None else placement.policies.default
@@ -280,9 +286,10 @@ def _state_of(job: Job) -> State:
     return "sending" if job.state in (SENDING, ENDING) else "ready"
 
 
-def _way_of(note: bytes) -> Way | None:
+def last_of(note: bytes) -> LastAttempt | None:
+    """What a note says of the last attempt; None where it says nothing that is understood."""
     try:
-        return _decode_past(note).way
+        return _decode_last(note)
     except msgspec.DecodeError:
         return None  # of a version that is gone
 

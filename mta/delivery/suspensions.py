@@ -1,17 +1,17 @@
 """Suspensions: an admin says that nothing of a kind goes out for a while, mail to come included.
 
 What is suspended by where it goes (policy, site, source, or everything) keeps its place in its lane: its pools begin
-nothing. What is suspended by what it is (domain, tenant, sender ...) is parked when its turn comes: its job leaves
-memory, and the recipients are taken up anew when the suspension is over. Limits are told of neither.
+nothing. What is suspended by what it is (domain, tenant, sender ...) is parked when its turn comes (`parking.py`).
+Limits are told of neither.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from mta.delivery.job import Job
+from mta.delivery.parking import Lot
 from mta.delivery.pool import Pool
-from mta.delivery.sites import Site
+from mta.delivery.sites import PumpRound
 from mta.model.envelope import Envelope
 from mta.model.selection import Facts, Selection, matches
 from mta.reporting.questions import Suspension
@@ -19,14 +19,11 @@ from mta.reporting.questions import Suspension
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
-PUMPED_AT_ONCE = 250  # sites that go on in one turn of the loop: each may begin transactions and connections
-FREED_AT_ONCE = 20_000  # parked items that one turn of the loop takes up: a few milliseconds' work
-
 
 class _Held:
     """One suspension, and what it keeps back."""
 
-    __slots__ = ("is_of_pools", "is_over", "is_told", "parked", "parked_parts", "place", "suspension", "tells")
+    __slots__ = ("is_of_pools", "is_over", "is_told", "lot", "place", "suspension", "tells")
 
     def __init__(self, suspension: Suspension, tells: bool) -> None:
         self.suspension = suspension
@@ -35,9 +32,7 @@ class _Held:
         """Its time is over; it is remembered until somebody says that it is gone, so that its end is told once."""
         self.is_told = False
         """Its end was told."""
-        self.parked: dict[int, list[int]] = {}
-        """Item's seq -> parts."""
-        self.parked_parts = 0
+        self.lot = Lot(suspension)
         chosen = suspension.selection
         self.is_of_pools = not (chosen.needs_envelope or chosen.domain)
         """Whole pools are meant."""
@@ -61,15 +56,9 @@ class Suspensions:
         self._known: dict[str, _Held] = {}
         self.active = False
         """Anything is suspended: the one thing that is looked at where nothing is."""
-        self.needs_envelope = False
-        """Some can only be judged with the envelope in memory."""
-        self.parked_parts = 0
-        """Recipients that have no job because of a suspension."""
         self._pools: list[_Held] = []
         self._jobs: list[_Held] = []
-        self._freed: list[Iterator[int]] = []
-        self._is_freeing = False
-        self._to_pump: list[Site] = []
+        self._round = PumpRound(engine.loop)
 
     # what holds
 
@@ -83,7 +72,7 @@ class Suspensions:
             held = self._known.pop(name)
             if tells and not held.is_told:
                 events.resumed(now_s, name, str(held.suspension.selection), ended_by)
-            self._free(held)
+            engine.parking.free(held.lot)
         for name, suspension in wanted.items():
             known = self._known.get(name)
             if known is not None and known.suspension == suspension:
@@ -94,7 +83,7 @@ class Suspensions:
             held = self._known[name] = _Held(suspension, tells)
             if known is not None:
                 held.tells = held.tells or known.tells
-                self._free(known)
+                engine.parking.free(known.lot)
             elif tells:
                 chosen = str(suspension.selection)
                 events.suspended(now_s, name, chosen, suspension.until_s, suspension.reason, suspension.by)
@@ -114,7 +103,7 @@ class Suspensions:
             if held.tells:
                 held.is_told = True
                 self._engine.events.resumed(now_s, held.suspension.id, str(held.suspension.selection), "")
-            self._free(held)
+            self._engine.parking.free(held.lot)
         self._changed()
         self._pump()
 
@@ -123,21 +112,11 @@ class Suspensions:
         self._pools = [held for held in holding if held.is_of_pools]
         self._jobs = [held for held in holding if not held.is_of_pools]
         self.active = bool(holding)
-        self.needs_envelope = bool(self._jobs)
+        self._engine.parking.asks(self, self._kept if self._jobs else None)
 
     def _pump(self) -> None:
         """Whole pools may perhaps go on."""
-        is_pumping = bool(self._to_pump)
-        self._to_pump = list(self._engine.domains.sites.values())
-        if self._to_pump and not is_pumping:
-            self._pump_some()
-
-    def _pump_some(self) -> None:
-        some, self._to_pump = self._to_pump[:PUMPED_AT_ONCE], self._to_pump[PUMPED_AT_ONCE:]
-        for site in some:
-            site.pump()
-        if self._to_pump:
-            self._engine.loop.call_soon(self._pump_some)
+        self._round.add(self._engine.domains.sites.values())
 
     @property
     def holding(self) -> list[Suspension]:
@@ -170,19 +149,11 @@ class Suspensions:
         ]
         return max(holding, key=lambda each: each.until_s, default=None)
 
-    def parks(self, pool: Pool, job: Job) -> bool:
-        """Take away what is suspended of a job whose turn came.
-
-        -> True: nothing is left of it; False: it goes on, with what is left in `job.parts`.
-        """
+    def _kept(self, pool: Pool, job: Job) -> Iterator[tuple[Lot, Sequence[int]]]:
+        """See `mta.delivery.parking.Kept`."""
         for held in self._jobs:
             if held.is_for(pool):
-                parts = self._suspended(held.suspension.selection, pool, job)
-                if parts:
-                    self._park(held, job.seq, parts)
-                    if self._engine.shrink(job, parts, job.envelope):
-                        return True
-        return False
+                yield held.lot, self._suspended(held.suspension.selection, pool, job)
 
     def _suspended(self, chosen: Selection, pool: Pool, job: Job) -> Sequence[int]:
         envelope = job.envelope
@@ -197,56 +168,6 @@ class Suspensions:
         return [
             part for part in job.parts if matches(chosen, facts_of(envelope, part, site.name, policy, source, age_s))
         ]
-
-    def _park(self, held: _Held, seq: int, parts: Sequence[int]) -> None:
-        self.parked_parts += len(parts)
-        held.parked_parts += len(parts)
-        held.parked.setdefault(seq, []).extend(parts)
-
-    # what is parked
-
-    def parked(self, seq: int) -> dict[int, Suspension]:
-        """The parts of an item that are parked, and why."""
-        found: dict[int, Suspension] = {}
-        for held in self._jobs:
-            for part in held.parked.get(seq, ()):
-                found[part] = held.suspension
-        return found
-
-    def forget(self, seq: int, parts: Sequence[int]) -> None:
-        """These parts go another way, should they be parked."""
-        for held in self._jobs:
-            parked = held.parked.get(seq)
-            if parked is None:
-                continue
-            gone = set(parts)
-            rest = [part for part in parked if part not in gone]
-            self.parked_parts -= len(parked) - len(rest)
-            held.parked_parts -= len(parked) - len(rest)
-            if rest:
-                held.parked[seq] = rest
-            else:
-                del held.parked[seq]
-
-    def _free(self, held: _Held) -> None:
-        """Take up again what it kept back, where nothing else does."""
-        parked, held.parked = held.parked, {}
-        if parked:
-            self.parked_parts -= held.parked_parts
-            held.parked_parts = 0
-            self._freed.append(iter(parked))
-            if not self._is_freeing:
-                self._free_some()
-
-    def _free_some(self) -> None:
-        self._is_freeing = False
-        some = list(islice(self._freed[0], FREED_AT_ONCE))
-        if len(some) < FREED_AT_ONCE:
-            del self._freed[0]
-        self._engine.take_up(some)
-        if self._freed:
-            self._is_freeing = True
-            self._engine.loop.call_soon(self._free_some)
 
 
 def facts_of(envelope: Envelope, part: int, site: str, policy: str, source: str, age_s: float) -> Facts:

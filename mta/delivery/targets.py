@@ -75,14 +75,20 @@ class Targets:
         known = self._known.get(host)
         return host in self._errors if known is None else known[1] > now_s
 
-    def _address_of(self, host: _Host, now_s: float) -> Target | None:
-        name, port = host
-        addresses = self._known.get(name, _NONE)[0]
-        failed = self._failed
+    def _usable(self, host: _Host, now_s: float) -> list[str]:
+        """The addresses of a host that may be tried; none of one that had its tries in this round."""
+        name, _ = host
+        addresses, failed = self._known.get(name, _NONE)[0], self._failed
         usable = [address for address in addresses if failed.get((name, address), 0.0) <= now_s]
-        if not usable or len(addresses) - len(usable) >= ADDRESSES_PER_HOST_MAX:
+        return usable if len(addresses) - len(usable) < ADDRESSES_PER_HOST_MAX else []
+
+    def _address_of(self, host: _Host, now_s: float) -> Target | None:
+        """Each time the next of its addresses."""
+        usable = self._usable(host, now_s)
+        if not usable:
             return None
-        address = usable[0]
+        (name, port), address = host, usable[0]
+        addresses = self._known[name][0]
         addresses.remove(address)
         addresses.append(address)
         return Target(name, address, port)
@@ -114,7 +120,7 @@ class Targets:
                     self._known[name] = (found, now_s + FRESH_S)
             if any(name == waits_for for name, _ in group):
                 waits_for = ""
-            found_one = found_one or any(self._address_of(host, now_s) for host in group)
+            found_one = found_one or any(self._usable(host, now_s) for host in group)
             if found_one and not waits_for:
                 break
         if prefer_host and prefer_host not in self._known:

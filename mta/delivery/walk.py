@@ -8,13 +8,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mta.delivery.sieve import Sieve
 from mta.model.clock import Clock
-from mta_queue.store import Loaded
+from mta.model.selection import Criteria
+from mta_queue.store import Loaded, Wants
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 ITEMS_AT_ONCE = 256  # read back with one visit to the disk
+GLANCES_AT_ONCE = 1_024  # the same, where few of them are wanted: a way to the thread and back costs more than those
 PARTS_AT_ONCE = 2_048  # in one visit, where messages have many recipients: each costs the loop some microseconds
 TURN_S = 0.004  # of work between two turns of the loop: a tenth of what mail would notice
 SEQS_AT_ONCE = 256  # looked at between two looks at the clock, where nothing is read
@@ -56,24 +59,44 @@ class Walk:
         """For whoever works on the items; it begins now."""
         return Pace(self._engine.clock, TURN_S)
 
-    async def items(self, pace: Pace, seqs: Sequence[int] | None = None) -> AsyncIterator[list[Loaded]]:
-        """Slices of what lives, by default all of it; what comes meanwhile is not among it, what ends may be.
+    async def items(
+        self, pace: Pace, seqs: Sequence[int] | None = None, wants: Wants | None = None
+    ) -> AsyncIterator[list[Loaded]]:
+        """Slices of what lives, by default all of it; what comes meanwhile is not among it, what ends may be. What is
+        not wanted is left out, and costs a third.
 
         The next slice is read while the caller works on one, who turns the loop whenever `pace` is due. Raises
         StoppingError.
         """
+        async for _, items in self.slices(pace, seqs, wants):
+            yield items
+
+    async def meant(
+        self, pace: Pace, criteria: Criteria, seqs: Sequence[int] | None = None
+    ) -> AsyncIterator[tuple[Sequence[int], list[Loaded]]]:
+        """Slices of which those are read that a selection may mean: all that was looked at, and those."""
+        sieve = Sieve(self._engine, criteria)
+        async for looked_at, items in self.slices(pace, seqs, None if criteria.is_everything else sieve.wants):
+            sieve.tell()
+            yield looked_at, items
+
+    async def slices(
+        self, pace: Pace, seqs: Sequence[int] | None = None, wants: Wants | None = None
+    ) -> AsyncIterator[tuple[Sequence[int], list[Loaded]]]:
+        """The same, each with the seqs of all that was looked at."""
         wanted = self._engine.store.seqs() if seqs is None else seqs
         at, size = 0, ITEMS_AT_ONCE // 8
-        reading = self._read(wanted[:size])
+        reading = self._read(wanted[:size], wants)
         while at < len(wanted):
-            slice_of = await reading
+            looked_at, items = await reading
             self._go_on()
             at += size
-            parts = sum(len(item.parts) for item in slice_of)
+            parts = sum([len(item.parts) for item in items])
+            most = ITEMS_AT_ONCE if wants is None or len(items) > ITEMS_AT_ONCE else GLANCES_AT_ONCE
             grows = parts <= PARTS_AT_ONCE
-            size = min(ITEMS_AT_ONCE, size * 2) if grows else max(1, size * PARTS_AT_ONCE // parts)
-            reading = self._read(wanted[at : at + size])
-            yield [item for item in slice_of if not self._is_kept_back(item.seq)]
+            size = min(most, size * 2) if grows else max(1, size * PARTS_AT_ONCE // parts)
+            reading = self._read(wanted[at : at + size], wants)
+            yield looked_at, items
             if pace.is_due:
                 await pace.turn()
 
@@ -89,16 +112,17 @@ class Walk:
         if self._engine.is_stopping:
             raise StoppingError
 
-    def _read(self, seqs: Sequence[int]) -> asyncio.Future[list[Loaded]]:
+    def _read(self, some: Sequence[int], wants: Wants | None) -> asyncio.Future[tuple[Sequence[int], list[Loaded]]]:
         loop = self._engine.loop
-        read: asyncio.Future[list[Loaded]] = loop.create_future()
+        read: asyncio.Future[tuple[Sequence[int], list[Loaded]]] = loop.create_future()
+        seqs = [seq for seq in some if not self._is_kept_back(seq)]
 
         def loaded(items: list[Loaded]) -> None:
             if not read.done():
-                read.set_result(items)
+                read.set_result((seqs, items))
 
         if seqs:
-            self._engine.store.load_soon(seqs, loaded)
+            self._engine.store.load_soon(seqs, loaded, wants)
         else:
-            read.set_result([])
+            read.set_result((seqs, []))
         return read

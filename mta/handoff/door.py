@@ -2,15 +2,17 @@
 
 Content goes once to every owner. Only when all have written their share down is the client told; where one cannot,
 the others forget theirs and the client gets a 4xx. While the worker that owns a destination is being restarted its
-clients wait a few seconds.
+clients wait a few seconds; also those who are told to come again because it died with its share: they hear it when the
+share is forgotten there, for were it said before, and this worker died too, nobody would have it forgotten.
 
-Two cases stay uncertain, as on any way of mail. An owner that alone has a message delivers it at once; where it dies
-before its `Taken` is read, and is not back in time, the client is told to come again. So it is where an owner dies with
-its share of a message, and this worker dies too before it could say that the share was given up.
+What stays uncertain, as on any way of mail, is an owner that is not back in these seconds: its client is told to come
+again, and what it perhaps had written down goes out where it had alone owned the message and delivered it before, or
+where this worker dies before it could say that it is given up.
 """
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -75,7 +77,16 @@ class _Offering:
 class _Window:
     """What one other worker has of this door's, and what waits for it."""
 
-    __slots__ = ("abandoned", "abandoned_said", "forgetting", "held", "offered", "offered_bytes", "waiting")
+    __slots__ = (
+        "abandoned",
+        "abandoned_said",
+        "forgetting",
+        "held",
+        "offered",
+        "offered_bytes",
+        "refusing",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.waiting: deque[_Offering] = deque()
@@ -90,6 +101,8 @@ class _Window:
         """Message ids that must be forgotten there and may not be yet."""
         self.abandoned_said = 0
         """How many of them the last `Hello` named."""
+        self.refusing: list[tuple[float, Callable[[], None]]] = []
+        """What goes on when they are forgotten: since when its client waits, what to do."""
 
 
 class Door:
@@ -307,37 +320,44 @@ class Door:
         window = self._windows[link.worker]
         del window.abandoned[: window.abandoned_said]
         window.abandoned_said = 0
+        refusing, window.refusing = window.refusing, []
+        for _, refuse in refusing:
+            refuse()
 
     def _on_down(self, link: Link) -> None:
         """The owner died: what it alone was offered is asked for again, a share of several owners' is given up."""
         window = self._windows[link.worker]
         window.abandoned_said = 0
+        now_s = self._clock.monotonic_s()
         held, window.held = window.held, {}
         for offering in held.values():
             window.abandoned.append(offering.envelope.id)
             offering.submission.taken.remove(offering)
-            offering.submission.reply = REFUSED_RESTARTING
+            offering.submission.open += 1
+            window.refusing.append((now_s, partial(self._failed, offering, REFUSED_RESTARTING)))
         forgetting, window.forgetting = window.forgetting, {}
         for message_id, done in forgetting.values():
             window.abandoned.append(message_id)
-            done()
-        now_s = self._clock.monotonic_s()
+            window.refusing.append((now_s, done))
         for offering in list(window.offered.values()):
             offering.since_s = now_s
             if offering.hold:
-                self._give_up(window, offering)
+                self._abandon(window, offering)
+                window.refusing.append((now_s, partial(self._failed, offering, REFUSED_RESTARTING)))
         for offering in window.waiting:
             offering.since_s = now_s
 
-    def _give_up(self, window: _Window, offering: _Offering) -> None:
+    def _abandon(self, window: _Window, offering: _Offering) -> None:
         del window.offered[offering.ref]
         window.offered_bytes -= len(offering.content)
+        offering.content = b""
         window.abandoned.append(offering.envelope.id)
-        self._failed(offering, REFUSED_RESTARTING)
 
     def sweep(self, now_s: float) -> None:
         """Give up what a dead owner did not answer in time (`now_s`: monotonic); called about twice a second."""
         for worker, window in self._windows.items():
+            while window.refusing and now_s - window.refusing[0][0] >= OWNER_WAIT_S:
+                window.refusing.pop(0)[1]()
             link = self._mesh.links[worker]
             if link.is_up or link.is_greeting:  # our `Hello` is out: what it did not name as abandoned must stay
                 continue
@@ -345,7 +365,8 @@ class Door:
                 self._failed(window.waiting.popleft(), REFUSED_RESTARTING)
             for offering in list(window.offered.values()):
                 if now_s - offering.since_s >= OWNER_WAIT_S:
-                    self._give_up(window, offering)
+                    self._abandon(window, offering)
+                    self._failed(offering, REFUSED_RESTARTING)
 
     @property
     def waiting_bytes(self) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mta_policies.layers import PolicySet
 from mta_policies.limits import Share
-from mta_policies.schema import Policy
+from mta_policies.policy import Policy
 
 KNOWN_DOMAINS_MAX = 200_000  # a door forgets the oldest told domain beyond this: about 40 MB
 

@@ -59,8 +59,24 @@ class Envelope(msgspec.Struct, array_like=True):
     """Of a delivery status notification: the recipients of that message that it tells about."""
 
 
+class Glance(msgspec.Struct, frozen=True, array_like=True):
+    """As much of an envelope as says what it is and where it goes: decoded in half the time."""
+
+    id: str
+    sender: str
+    recipients: list[Recipient]
+    received_s: float
+    size: int
+    body_8bit: bool = False
+    smtputf8: bool = False
+    priority: int = PRIORITY_DEFAULT
+    tenant: str = ""
+    campaign: str = ""
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Envelope)
+_decode_glance = msgspec.msgpack.Decoder(Glance).decode
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -71,3 +87,8 @@ def encode(envelope: Envelope) -> bytes:
 def decode(meta: bytes) -> Envelope:
     """The opposite of `encode`; raises msgspec.DecodeError where the bytes are not an envelope."""
     return _decoder.decode(meta)
+
+
+def glance(meta: bytes) -> Glance:
+    """The beginning of what `decode` gives; raises msgspec.DecodeError where the bytes do not begin as an envelope."""
+    return _decode_glance(meta)

@@ -95,7 +95,16 @@ class Criteria:
     """A selection taken apart, for who asks it of millions: what rules a message out is asked before where its
     recipients stand is looked for. What all three say together is what `matches` says."""
 
-    __slots__ = ("_id", "_of_message", "_of_place", "_of_recipient", "_older_than_s", "is_everything", "needs_source")
+    __slots__ = (
+        "_id",
+        "_of_message",
+        "_of_place",
+        "_of_recipient",
+        "_older_than_s",
+        "has_places",
+        "is_everything",
+        "needs_source",
+    )
 
     def __init__(self, selection: Selection) -> None:
         self._id = selection.id
@@ -104,6 +113,8 @@ class Criteria:
         self._of_recipient = _patterns(selection.domain, selection.recipient)
         self._of_place = _patterns(selection.site, selection.policy, selection.source)
         self.is_everything = selection == Selection(all=True)
+        self.has_places = bool(self._of_place)
+        """It matters where they go."""
         self.needs_source = bool(selection.source)
         """It must be known which source the last attempt left from."""
         assert not selection.is_empty, "it means nothing"

@@ -16,6 +16,16 @@ import msgspec
 
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import Reply
+from mta.reporting.event_lines import (
+    NO_TIME_S,
+    FateLine,
+    ReceivedLine,
+    RejectedLine,
+    ResumedLine,
+    RuleLine,
+    SuspendedLine,
+)
+from mta_policies.firings import Change
 
 EVENT_VERSION = 1
 """`v` of every line; goes up when a field changes its meaning, not when one is added."""
@@ -77,100 +87,10 @@ class Fate(msgspec.Struct, frozen=True, array_like=True):
     after_crash: bool = False
     """The server died before, and the recipient was due then: an earlier attempt that nobody recorded may have been
     under way, so the other side may have the message twice."""
-
-
-class _Received(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
-    sender: str
-    recipients: list[str]
-    size: int
-    message_id: str = ""
-    from_domain: str = ""
-    dkim: str = ""
-    tenant: str = ""
-    campaign: str = ""
-    pool: str = ""
-    client: str = ""
-    queued_s: float = 0.0
-
-
-class _Fate(msgspec.Struct, frozen=True, omit_defaults=True):
-    event: str
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
-    sender: str
-    recipient: str
-    domain: str
-    size: int
-    queued_s: float
-    attempt: int
-    stage: str
-    message_id: str = ""
-    from_domain: str = ""
-    dkim: str = ""
-    tenant: str = ""
-    campaign: str = ""
-    pool: str = ""
-    site: str = ""
-    policy: str = ""
-    source: str = ""
-    source_address: str = ""
-    host: str = ""
-    address: str = ""
-    tls: str = ""
-    code: int = 0
-    enhanced: str = ""
-    text: str = ""
-    next_attempt: float = 0.0
-    uncertain: bool = False
-    category: str = ""
-    dsn: str = ""
-    after_crash: bool = False
-
-
-class _Rejected(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
-    stage: str
-    sender: str = ""
-    recipient: str = ""
-    tenant: str = ""
-    client: str = ""
-    code: int = 0
-    enhanced: str = ""
-    text: str = ""
-
-
-class _Suspended(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="suspended"):
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
-    selection: str
-    until: float
-    reason: str = ""
-    by: str = ""
-
-
-class _Resumed(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="resumed"):
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
-    selection: str
-    by: str = ""
+    rule: str = ""
+    """Of the policy, that matched the reply."""
+    hard: bool = False
+    """The address or its domain will never take mail."""
 
 
 _note_encoder = msgspec.msgpack.Encoder()
@@ -250,7 +170,7 @@ class Events:
                 recipients = [recipient.address for recipient in envelope.recipients]
         self._count += 1
         self._tell(
-            _Received(
+            ReceivedLine(
                 _milliseconds(envelope.received_s),
                 f"{self._prefix}{self._count}",
                 envelope.id,
@@ -266,6 +186,7 @@ class Events:
                 envelope.campaign,
                 envelope.pool,
                 envelope.client,
+                send_at=_milliseconds(envelope.send_at_s) if envelope.send_at_s else NO_TIME_S,
             )
         )
 
@@ -279,7 +200,7 @@ class Events:
             text = text[:TEXT_CHARS_MAX]
         time_s = fate.time_s
         self._tell(
-            _Fate(
+            FateLine(
                 fate.event,
                 _milliseconds(time_s),
                 f"{self._prefix}{self._count}",
@@ -309,11 +230,14 @@ class Events:
                 reply.code,
                 reply.enhanced,
                 text,
-                _milliseconds(fate.next_attempt_s) if fate.next_attempt_s else 0.0,
+                _milliseconds(fate.next_attempt_s) if fate.next_attempt_s else NO_TIME_S,
                 fate.uncertain,
                 fate.category,
                 fate.dsn,
                 fate.after_crash,
+                fate.rule,
+                fate.hard,
+                fate.from_peer,
             )
         )
 
@@ -332,7 +256,7 @@ class Events:
         """Something was refused at the door: a sender, a recipient, or the whole message with the id `message`."""
         self._count += 1
         self._tell(
-            _Rejected(
+            RejectedLine(
                 _milliseconds(time_s),
                 f"{self._prefix}{self._count}",
                 message,
@@ -355,7 +279,7 @@ class Events:
         """Nothing that matches `selection` goes out from now on until then."""
         self._count += 1
         self._tell(
-            _Suspended(
+            SuspendedLine(
                 _milliseconds(time_s),
                 f"{self._prefix}{self._count}",
                 suspension_id,
@@ -372,7 +296,7 @@ class Events:
         """A suspension is over: its time is, where nobody (`by` is "") ended it."""
         self._count += 1
         self._tell(
-            _Resumed(
+            ResumedLine(
                 _milliseconds(time_s),
                 f"{self._prefix}{self._count}",
                 suspension_id,
@@ -382,6 +306,42 @@ class Events:
                 by,
             )
         )
+
+    def rule(self, change: Change) -> None:
+        """A rule fired, or what it set off became another or is over, or somebody changed it."""
+        self._count += 1
+        head = (_milliseconds(change.at_s), f"{self._prefix}{self._count}")
+        firing, mute = change.firing, change.mute
+        if firing is not None:
+            reply, effect = firing.reply, firing.effect
+            self._tell(
+                RuleLine(
+                    *head,
+                    firing.id,
+                    self._worker,
+                    EVENT_VERSION,
+                    change.what,
+                    firing.rule,
+                    firing.policy,
+                    firing.action,
+                    firing.scope,
+                    firing.key,
+                    _milliseconds(firing.until_s),
+                    firing.hits,
+                    change.why,
+                    change.by,
+                    [str(rate) for rate in effect.rate],
+                    effect.connections,
+                    reply.code,
+                    reply.enhanced,
+                    reply.text,
+                    reply.stage,
+                    reply.host,
+                )
+            )
+        elif mute is not None:
+            about = (change.what, mute.rule, mute.policy, "", "", mute.key, _milliseconds(mute.until_s))
+            self._tell(RuleLine(*head, "", self._worker, EVENT_VERSION, *about, reason=change.why, by=change.by))
 
     def _tell(self, event: msgspec.Struct) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from mta.model.selection import Selection
+from mta_policies.firings import Change, Snapshot
 
 LIST_MAX = 1_000
 """Recipients that one `List` may ask for: an answer is one line and stays under a megabyte."""
@@ -28,6 +29,7 @@ ReasonKind = Literal[
     "held",
     "exported",
     "suspended",
+    "rule",
     "sending",
     "moving",
     "lookup",
@@ -42,9 +44,9 @@ ReasonKind = Literal[
     "turn",
 ]
 """What a recipient waits for: its next attempt | the time that its sender asked for | an admin | an export |
-the end of a suspension | the end of its transaction | its way to another worker | its mail hosts | a site that does not
-take mail | other workers' connections | a rate | connections | the rate of new connections | a connection that is being
-opened | its signature | its content | its turn."""
+the end of a suspension | what a rule set off | the end of its transaction | its way to another worker | its mail
+hosts | a site that does not take mail | other workers' connections | a rate | connections | the rate of new
+connections | a connection that is being opened | its signature | its content | its turn."""
 
 
 # questions
@@ -166,6 +168,16 @@ class Suspend(msgspec.Struct, frozen=True, tag="suspend"):
     """Who resumed what is gone; "": its time was over."""
 
 
+class Rules(msgspec.Struct, frozen=True, tag="rules"):
+    """This was done to what rules set off, at another worker or by a command; or all that there is."""
+
+    changes: list[Change] = []
+    snapshot: Snapshot | None = None
+    """For a worker that has just started."""
+    tells: bool = False
+    """This worker writes the changes to the event log: one of all does."""
+
+
 class MovedRecipient(msgspec.Struct, frozen=True, omit_defaults=True):
     """A recipient that is exported or imported."""
 
@@ -202,7 +214,7 @@ class MovedItem(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: int = 0
 
 
-Question = Metrics | Summary | List | Show | Act | Suspend | Remove | Export | Piece | Upload | Import | Known
+Question = Metrics | Summary | List | Show | Act | Suspend | Rules | Remove | Export | Piece | Upload | Import | Known
 
 
 # answers
@@ -323,6 +335,8 @@ class Reason(msgspec.Struct, omit_defaults=True):
     """When it is tried next, at the earliest: Unix seconds, 0: that cannot be known."""
     per_s: float = 0.0
     """How many go a second at most, where a rate says so."""
+    firing: str = ""
+    """The id of what a rule set off and keeps it: `mta rule show`."""
 
 
 class RecipientRow(msgspec.Struct):

@@ -95,6 +95,15 @@ def _site_name(names: tuple[str, ...]) -> str:
     return f"({prefixes[0][:_FIRST_CHARS_MAX]}|*{len(ordered) - 1}*{digest}){suffix[-_SUFFIX_CHARS_MAX:]}"
 
 
+def hosts_of(site: str) -> tuple[str, ...]:
+    """The mail hosts that a site's name was made of; none where it was cut, or is no set of hosts but a route."""
+    if not site.startswith("("):
+        return () if not site or ":" in site else (site,)
+    prefixes, _, suffix = site[1:].partition(")")
+    parts = prefixes.split("|")
+    return () if any("*" in part for part in parts) else tuple(part + suffix for part in parts)
+
+
 _FIRST_CHARS_MAX = 60
 _SUFFIX_CHARS_MAX = 100
 

@@ -2,16 +2,20 @@
 
 The shell gives `receive` whatever arrived and writes what `data_to_send` returns; what happened is told to a
 ClientHandler. With PIPELINING (RFC 2920) MAIL, every RCPT and DATA leave in one write and their replies are
-counted off strictly; without it the same steps go one at a time. Every recipient of every message gets exactly
-one outcome, whatever the peer says and wherever the connection breaks.
+counted off strictly; without it the same steps go one at a time. In either case MAIL leaves with what is written
+for `send`: an abandoned transaction is reset in that write, or before its end is told. Every recipient of every message
+gets exactly one outcome, whatever the peer says and wherever the connection breaks.
 
     greeting -> ehlo [-> helo] [-> starttls -> ehlo] -> ready -> [rset ->] mail -> rcpt ... -> data -> content -> ready
+    mail, rcpt, data -> rset -> ready: nothing was sent, to a peer without PIPELINING
     any of them -> quit (QUIT is written, nothing more is told) or closed (not a byte more; the shell aborts)
 """
 
 import re
 from collections.abc import Callable
 from typing import Literal, Protocol
+
+import msgspec
 
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
 from mta.smtp.content import stuff
@@ -275,9 +279,11 @@ class ClientSession:
     def _on_rset(self, code: int, lines: list[bytes]) -> None:
         if code >= 300:
             self._break(reply_of(code, lines), from_peer=True)
-            return
-        self.phase = "mail"
-        self._say_next()
+        elif self.capabilities.pipelining:
+            self.phase = "mail"
+        else:
+            self._dirty = False
+            self._finish()
 
     def _on_mail(self, code: int, lines: list[bytes]) -> None:
         if 300 <= code < 400:
@@ -338,6 +344,12 @@ class ClientSession:
             self._dirty = False
             self._finish(usable=code != 421)
 
+    def limit_size(self, bytes_max: int) -> None:
+        """Larger messages are not tried, whatever the peer offers; called when it is ready."""
+        offered = self.capabilities.size_max
+        most = min(offered, bytes_max) if offered else bytes_max
+        self.capabilities = msgspec.structs.replace(self.capabilities, size_max=most)
+
     # ---- the steps of a transaction
 
     def _begin(self, outgoing: Outgoing) -> Bounced | None:
@@ -354,7 +366,7 @@ class ClientSession:
             self._out = b"RSET\r\n" + commands if self._dirty else commands
         else:
             self._steps = commands.splitlines(keepends=True)[::-1]
-            self._out = b"RSET\r\n" if self._dirty else self._steps.pop()
+            self._out = self._steps.pop()
         self.phase = "rset" if self._dirty else "mail"
         self._dirty = True
         return None
@@ -392,10 +404,15 @@ class ClientSession:
     def _finish(self, *, usable: bool = True) -> None:
         """Every recipient has an outcome and every reply has come: tells them."""
         usable = usable and not self._farewell
-        if usable:
-            self.phase = "ready"
-        else:
+        if not usable:
             self._leave()
+        elif self._dirty and not self.capabilities.pipelining:
+            # MAIL is what rates count: it must not wait for a reply to RSET when its turn has come.
+            self.phase = "rset"
+            self._out = b"RSET\r\n"
+            return
+        else:
+            self.phase = "ready"
         self._tell_all(usable)
 
     def _refuse_service(self, stage: str, code: int, lines: list[bytes]) -> None:

@@ -45,10 +45,10 @@ class Capabilities(msgspec.Struct, frozen=True):
 def commands_of(outgoing: Outgoing, capabilities: Capabilities) -> bytes | Bounced:
     """MAIL, one RCPT per recipient and DATA, a line each; or the fate of a message that the peer cannot take."""
     parameters = ""
+    if 0 < capabilities.size_max < outgoing.size:
+        text = f"the message has {outgoing.size} bytes, the peer takes {capabilities.size_max}"
+        return _bounced(552, "5.3.4", text)
     if capabilities.size:
-        if 0 < capabilities.size_max < outgoing.size:
-            text = f"the message has {outgoing.size} bytes, the peer takes {capabilities.size_max}"
-            return _bounced(552, "5.3.4", text)
         parameters = f" SIZE={outgoing.size}"
     sender, recipients = outgoing.sender, outgoing.recipients
     if outgoing.body_8bit:

@@ -16,7 +16,7 @@ import msgspec
 
 from mta.admin.address import TcpAddress
 from mta.admin.face import AdminFace
-from mta.reporting.questions import Failed, Metrics, Question, RecipientRow, Suspend, WorkerCounts
+from mta.reporting.questions import Failed, Metrics, Question, RecipientRow, Rules, Suspend, WorkerCounts
 
 
 class FakeAsker:
@@ -41,7 +41,11 @@ class FakeAsker:
             return answer if isinstance(answer, bytes) else msgspec.json.encode(answer)
         if isinstance(question, Metrics):
             return msgspec.json.encode(WorkerCounts(number, 100.0))
-        return b"null" if isinstance(question, Suspend) else msgspec.json.encode(Failed("nobody told it what to say"))
+        return (
+            b"null"
+            if isinstance(question, Suspend | Rules)
+            else msgspec.json.encode(Failed("nobody told it what to say"))
+        )
 
     def of(self, kind: type[Any]) -> list[Any]:
         """The questions of a kind that were asked."""
@@ -126,7 +130,7 @@ def face_in_thread(
             address,
             token,
             events_path=events_path,
-            suspensions_file=folder / "suspensions.json",
+            kept_in=folder,
             version="1.2.3",
             hostname="mail.test",
         )

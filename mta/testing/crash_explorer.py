@@ -6,13 +6,13 @@ the workload's store has promised something more. Now and then what was opened h
 and the next one begins on what it left, so that crashes while a log is being opened are among them.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any, cast
-from unittest.mock import patch
 
+from mta.testing.eager_copying import copying_all_the_time
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.queue_model import (
     UNKNOWN,
@@ -26,7 +26,6 @@ from mta.testing.queue_model import (
 )
 from mta.testing.recording_disk import CRASHES, KILL, NOTHING, Crash, RecordingDisk
 from mta.testing.stepped_loop import SteppedLoop
-from mta_queue import compaction, compactor, copying
 from mta_queue.store import Origin, Store
 
 DIRECTORY = Path("/queue/3")
@@ -37,23 +36,6 @@ USED_AGAIN = 0.15  # how often what was found has to work as well
 PATHS = ("append", "finish", "postpone", "move out", "arrive", "forget", "tell")
 
 MakeStore = Callable[..., Store]
-
-_EAGER = (
-    (compaction, {"EARLY": 0, "PRESSING": 0, "PRESSING_COST_MAX": 1, "GAIN_MIN": 0, "YOUNG_SEGMENTS": 1}),
-    (compaction, {"FAILED_WAIT_S": 0, "IDLE_BYTES_S": 1 << 40}),
-    (copying, {"PRESSING_COST_MAX": 2, "SLICE_ITEMS": 2}),
-    (compactor, {"LOOK_S": 0.5, "STUCK_S": 0}),
-)
-
-
-@contextmanager
-def copying_all_the_time() -> Iterator[None]:
-    """Whatever can be copied is, again and again, however little is won."""
-    with ExitStack() as stack:
-        for module, limits in _EAGER:
-            for name, value in limits.items():
-                stack.enter_context(patch.object(module, name, value))
-        yield
 
 
 class CrashExplorer:
@@ -128,7 +110,7 @@ class CrashExplorer:
         )
 
     def _may_fail(self, operation: str, path: Path) -> None:
-        if operation not in ("unlink", "rename") and self.random.random() < self._faults:
+        if self.random.random() < self._faults:
             raise OSError(5, "made up")
 
     def _crash(self) -> None:

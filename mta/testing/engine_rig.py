@@ -12,7 +12,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -20,10 +20,12 @@ from unittest import mock
 
 import msgspec
 
+from mta import stop_mark
 from mta import worker as worker_module
 from mta.admin import suspension_file
 from mta.config import Config
 from mta.config import load as load_config
+from mta.delivery import connection as connection_module
 from mta.delivery.tls import TlsContexts
 from mta.reporting.event_log import EventLog
 from mta.reporting.questions import Answer, Question, Suspend, Suspension
@@ -32,12 +34,15 @@ from mta.submission.listener import Listener
 from mta.submission.session import Session
 from mta.testing.ledger import Ledger
 from mta.testing.memory_disk import MemoryDisk
-from mta.testing.memory_network import MemoryNetwork
+from mta.testing.memory_network import SOCKETS, MemoryNetwork
+from mta.testing.memory_tls import trusted_file
 from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_dns import SimulatedDns
+from mta.testing.simulated_helpers import SimulatedHelper, SimulatedSigner
 from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime, SpinningError
 from mta.worker import Worker
 from mta_policies.layers import load as load_policies
+from mta_queue import segment
 from mta_queue.store import Store
 
 RESTART_S = 0.5
@@ -60,12 +65,6 @@ prohibited_networks = []
 events = "events.jsonl"
 {tables}
 """
-
-
-@cache
-def _tls_contexts() -> TlsContexts:
-    """The same for all: to read the system's certificates takes longer than a whole simulation."""
-    return TlsContexts()
 
 
 class SimulatedWorker(Worker):
@@ -143,6 +142,8 @@ class EngineRig:
         self.directory = directory
         self.epoch = 1
         self.workers: list[SimulatedWorker | None] = [None] * workers
+        self.helpers: list[SimulatedHelper | None] = [None] * workers
+        """They sign, one a worker."""
         self.suspensions: list[Suspension] = []
         self.built: Callable[[SimulatedWorker], None] = lambda worker: None
         """Called with every worker before it starts: where a test puts a fault."""
@@ -157,8 +158,10 @@ class EngineRig:
             OsDisk=lambda: self.disk,
             EventLog=partial(EventLog, writer=_Log(self.ledger)),
             say=self.ledger.happened,
-            TlsContexts=_tls_contexts,
+            Signer=SimulatedSigner,
+            TlsContexts=partial(TlsContexts, trusted=trusted_file()),
         )
+        self._sockets = mock.patch.object(connection_module, "socket", SOCKETS)
         self.is_stopping = False
         """All are asked to stop in order: until they are back nothing worse happens to them."""
         self._full_until_s = 0.0
@@ -166,9 +169,11 @@ class EngineRig:
 
     def __enter__(self) -> "EngineRig":
         self._patch.start()
+        self._sockets.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._sockets.stop()
         self._patch.stop()
         for worker in self.living():
             self.network.kill(worker.simulated_loop)
@@ -188,12 +193,13 @@ class EngineRig:
         """It is full: nothing can be written for a while."""
         self.ledger.happened(f"the disk is full for {for_s:g} s")
         self._full_until_s = self.time.now_s + for_s
+        self.at(for_s, lambda: self.ledger.happened("the disk has room"))
 
     def _watch_disk(self) -> None:
         def called(operation: str, path: Path) -> None:
             if operation in ("append", "create", "sync") and self.time.now_s < self._full_until_s:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
-            if operation == "sync":
+            if operation == "sync" and path.suffix == segment.SUFFIX:  # the list of segments says nothing of fates
                 self.synced_s[path.parent.name] = self.time.now_s
 
         self.disk.on_call = called
@@ -246,6 +252,9 @@ class EngineRig:
         for number, worker in enumerate(self.workers):
             if worker is None:
                 self.start(number)
+        for number, helper in enumerate(self.helpers):
+            if helper is None:
+                self.start_helper(number)
 
     def start(self, number: int) -> None:
         """A new life of a worker."""
@@ -256,6 +265,18 @@ class EngineRig:
         worker = self.workers[number] = SimulatedWorker(self, number, loop)
         self.built(worker)
         self.do(loop, worker.begin(), lambda _: self.ledger.happened(f"worker {number} is up: {worker.is_up}"))
+
+    def start_helper(self, number: int) -> None:
+        """A new life of a signing helper, in place of one that hangs."""
+        self.kill_helper(number)
+        path = self.directory / "queue" / "links" / f"signer-{number}.sock"
+        self.helpers[number] = SimulatedHelper(self.network, path)
+
+    def kill_helper(self, number: int) -> None:
+        """SIGKILL."""
+        helper, self.helpers[number] = self.helpers[number], None
+        if helper is not None:
+            helper.kill()
 
     def start_again(self, worker: SimulatedWorker) -> None:
         """A worker could not start."""
@@ -279,9 +300,15 @@ class EngineRig:
             self._gone(worker, self.time.now_s)
         for crash in self.ledger.crashes:
             if self.workers[crash.worker : crash.worker + 1] == [None]:  # one that was dead already loses as much
-                crash.lost_since_s = min(crash.lost_since_s, self.synced_s.get(str(crash.worker), 0.0) - 0.1)
+                crash.lost_since_s = min(crash.lost_since_s, self._synced_s(crash.worker))
+        for number in range(len(self.helpers)):
+            self.kill_helper(number)
         self.disk.lose_power()
         self._watch_disk()
+
+    def _synced_s(self, number: int) -> float:
+        """What a worker decided until then is on stable storage."""
+        return self.synced_s.get(str(number), 0.0) - 0.1
 
     def _gone(self, worker: SimulatedWorker, lost_since_s: float) -> None:
         self.workers[worker.number] = None
@@ -295,10 +322,14 @@ class EngineRig:
         workers_before = self.living()
         left = list(workers_before)
         config = self._configured(workers, self._policies_now())
+        self.helpers = [self.helpers[number] if number < len(self.helpers) else None for number in range(workers)]
 
         def stopped(worker: SimulatedWorker) -> None:
             if self.workers[worker.number] is worker:
                 self.workers[worker.number] = None
+            if stop_mark.NAME not in self.disk.names(worker.store.directory):
+                self.ledger.happened(f"worker {worker.number} stops, and the disk does not take its last words")
+                self.ledger.crashed(worker.number, worker.simulated_loop, self._synced_s(worker.number))
             self.network.kill(worker.simulated_loop)
             left.remove(worker)
             if not left:
@@ -327,10 +358,11 @@ class EngineRig:
         self.epoch += 1
         return texts
 
-    def reload(self, policies: dict[str, str]) -> None:
+    def reload(self, policies: dict[str, str], tables: str) -> None:
         """As SIGHUP does; the workers read it one after another."""
         self.ledger.happened("reload")
         self.epoch += 1
+        self._tables = tables
         self.config = self._configured(len(self.workers), policies)
         for worker in self.living():
             loop = worker.simulated_loop
@@ -388,6 +420,7 @@ class EngineRig:
                 "notices": worker.notices.pending,
                 "waiting bytes at the door": worker.door.waiting_bytes,
                 "being written": worker.acceptor.being_written,
+                "waiting for signatures": worker.signer.waiting,
                 "errors": worker.dispatcher.errors,
             }
             found += [f"worker {worker.number} has {count} {name}" for name, count in counts.items() if count]

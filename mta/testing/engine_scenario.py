@@ -15,24 +15,18 @@ import msgspec
 from mta.model.selection import Selection
 from mta.reporting.questions import Act, Acted, Answer, List, Listed, Suspension
 from mta.testing.engine_rig import EngineRig, SimulatedWorker
-from mta.testing.engine_traffic import SENDER_DOMAIN, Client, Habits, compose
-from mta.testing.ledger import Ledger, Message, Recipient, Suspended
-from mta.testing.scripted_provider import Allowed, ScriptedProvider, Temper
+from mta.testing.engine_traffic import Client, Habits, compose
+from mta.testing.engine_world import TENANTS, World
+from mta.testing.ledger import Ledger, Suspended
+from mta.testing.promised_mail import Message, Recipient
+from mta.testing.scripted_provider import Transaction
+from mta.testing.signed_mail import OURS, PLAIN, Keys, SignedMail
+from mta.testing.simulated_clock import SimulatedClock
 
 UP_S = 30.0
 LENIENT_S = 1500.0  # after a reload with lower limits what is under way may end: the longest a peer may take, and more
 CALM_S = 3000.0  # the longest wait for a peer, and then the longest until the next attempt
 YEAR_S = 365 * 86_400.0
-TENANTS = ["shop", "news"]
-_TENANTS = """
-[[tenant]]
-name = "shop"
-senders = []
-[[tenant]]
-name = "news"
-senders = []
-dsn = "never"
-"""
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -44,6 +38,8 @@ class Size(msgspec.Struct, frozen=True):
     """Crashes, power failures and restarts."""
     acts: int = 4
     """Of admins: suspensions, holds, cancellations, reloads."""
+    crowds: float = 0.35
+    """How often much mail of several tenants and priorities comes for one destination."""
 
 
 SMALL = Size()
@@ -54,123 +50,41 @@ class Scenario:
     """One seed's machine, and all that happens to it."""
 
     def __init__(self, seed: int, directory: Path, size: Size) -> None:
-        self.seed = seed
         self.size = size
         self.random = random = Random(seed * 7919 + 11)
         self.expire_s = float(random.choice([3600, 7200, 14400]))
-        self.providers: list[ScriptedProvider] = []
-        self.workers = random.choice([1, 2, 2, 3])
-        count = random.randint(2, 4)
-        self.allowed = [self._draw_allowed() for _ in range(count)]
-        self.by_site = [random.random() < 0.5 for _ in range(count)]
+        self.keys = Keys.draw(directory, random)
+        self.world = world = World(random, self.expire_s, random.choice([1, 2, 2, 3]), self.keys)
         self.rig = EngineRig(
             seed,
             directory,
-            lambda clock: Ledger(clock, expire_s=self.expire_s, wants_dsn=self._wants_dsn),
-            workers=self.workers,
+            self._ledger,
+            workers=world.workers,
             memory=random.choice(["200KB", "1MB", "8MB"]),
-            tables=_TENANTS,
-            policies=self._policies(),
+            tables=world.tables,
+            policies=world.policies(),
         )
         self.ledger = self.rig.ledger
-        self._make_providers(count)
-        self.domains = self._make_domains()
+        world.build(self.rig, seed)
+        self._note_limits()
         self.busy_s: list[float] = []
         """When clients come, in seconds from the beginning."""
         self.suspended = 0
         self._is_held = False
 
+    def _ledger(self, clock: SimulatedClock) -> Ledger:
+        signed = SignedMail(self.keys, clock.wall_s)
+        return Ledger(clock, expire_s=self.expire_s, wants_dsn=self._wants_dsn, signed=signed)
+
     def _wants_dsn(self, message: Message) -> bool:
         return bool(message.sender) and message.tenant != "news"
 
-    # what there is
-
-    def _draw_allowed(self) -> Allowed:
-        random = self.random
-        connections = random.choice([1, 2, 4, 10])
-        return Allowed(
-            connections=connections,
-            rate=random.choice([0.0, 0.0, 0.5, 2.0, 10.0]),
-            messages_per_connection=random.choice([0, 1, 3, 20]),
-            recipients_per_transaction=random.choice([0, 1, 2]),
-            owners=min(connections, random.choice([1, 1, 2])),
-        )
-
-    def _policies(self) -> dict[str, str]:
-        """One for every provider, whose limits stand at the one or the other level."""
-        schedule = '["1m", "5m", "15m"]'
-        default = f'tls = "none"\n[retry]\nschedule = {schedule}\njitter = "20%"\nexpire = "{self.expire_s:.0f}s"\n'
-        policies = {"default": default}
-        for number, allowed in enumerate(self.allowed):
-            level = "limits" if self.by_site[number] else "provider_limits"
-            rate = f'rate = "{allowed.rate * 60:.0f}/min"\n' if allowed.rate else ""
-            policies[f"p{number}"] = (
-                f'match = {{ mx = ["*.p{number}.test"] }}\nowners = {allowed.owners}\n'
-                f"[{level}]\nconnections = {allowed.connections}\n{rate}"
-                f"{'[limits]' if level != 'limits' else ''}\n"
-                f"messages_per_connection = {allowed.messages_per_connection}\n"
-                f"recipients_per_transaction = {allowed.recipients_per_transaction}\n"
-                f"mix_domains = {str(self.random.random() < 0.5).lower()}\n"
-            )
-        return policies
-
-    def _make_providers(self, count: int) -> None:
-        rig, random = self.rig, self.random
-        for number in range(count + 1):  # the last one is the senders'
-            latency_s = random.choice([0.001, 0.02, 0.15])
-            provider = ScriptedProvider(rig.outside, f"p{number}", self.seed * 31 + number, latency_s, self.ledger)
-            if number < count:
-                provider.allow(self._effective(number))
-            self.providers.append(provider)
-            self.ledger.latency_s[provider.name] = latency_s
-            for host in range(2):
-                address = f"11.0.{number}.{host + 1}"
-                rig.dns.addresses[f"mx{host + 1}.p{number}.test"] = address
-                rig.network.peers[address] = provider
-
-    def _effective(self, number: int) -> Allowed:
-        """Limits are divided among owners, of which there are no more than workers; one connection is one owner's."""
-        allowed = self.allowed[number]
-        return msgspec.structs.replace(allowed, owners=min(allowed.owners, self.workers))
-
-    def _hosts(self, number: int) -> list[str]:
-        return [f"mx1.p{number}.test", f"mx2.p{number}.test"]
-
-    def _make_domains(self) -> list[str]:
-        domains = []
-        for number in range(len(self.providers) - 1):
-            for at in range(self.random.randint(1, 3)):
-                domain = f"d{at}.p{number}.example"
-                domains.append(domain)
-                self.rig.dns.hosts[domain] = self._hosts(number)
-        self.rig.dns.hosts[SENDER_DOMAIN] = self._hosts(len(self.providers) - 1)
-        return domains
-
-    def _draw_temper(self) -> Temper:
-        """Some are well, some are not at all, most have a whim or two."""
-        random = self.random
-        temper = Temper(is_down=random.random() < 0.1, is_lost=random.random() < 0.05)
-        whims: dict[str, Callable[[], object]] = {
-            "refuses": lambda: 0.5,
-            "greets_421": lambda: 0.4,
-            "mail_4xx": lambda: 0.3,
-            "mail_421": lambda: 0.3,
-            "rcpt_4xx": lambda: 0.4,
-            "dot_4xx": lambda: 0.4,
-            "dot_5xx": lambda: 0.2,
-            "drops": lambda: 0.3,
-            "drops_after_dot": lambda: 0.3,
-            "is_grey": lambda: True,
-            "slow_s": lambda: random.choice([0.5, 5.0, 40.0]),
-            "stalls": lambda: 0.15,
-            "lingers": lambda: 0.5,
-            "recipients_max": lambda: random.choice([1, 2]),
-            "size_max": lambda: 10_000,
-            "keywords": lambda: random.choice([("SIZE",), ("PIPELINING",), ()]),
-        }
-        for name in random.sample(sorted(whims), random.randint(0, 3)):
-            setattr(temper, name, whims[name]())
-        return temper
+    def _note_limits(self) -> None:
+        """What policies allowed at any time, for those who compare turns."""
+        connections = self.ledger.turns.connections
+        for number, allowed in enumerate(self.world.allowed):
+            name = f"p{number}"
+            connections[name] = max(connections.get(name, 0), allowed.connections)
 
     # what happens
 
@@ -182,7 +96,7 @@ class Scenario:
         still nothing falls due; rates, connections and sites that were down go on by the monotonic clock.
         """
         random, rig, size = self.random, self.rig, self.size
-        habits = Habits(self.domains, ["", *TENANTS], delay_s_max=size.trouble_s)
+        habits = Habits(self.world.domains, ["", *TENANTS], [OURS, OURS, PLAIN], delay_s_max=size.trouble_s)
         number = 0
         while number < size.messages:
             burst = random.choice([1, 2, 8])
@@ -190,10 +104,12 @@ class Scenario:
             self.busy_s.append(at_s)
             rig.at(at_s, partial(self._hand_in, number, burst, habits))
             number += burst
-        for provider in self.providers:
+        if random.random() < size.crowds:
+            self._plan_crowd(number)
+        for number in range(len(self.world.providers)):
             for _ in range(random.randint(1, 3)):
-                rig.at(random.uniform(0.0, size.trouble_s), partial(self._change, provider))
-            provider.temper = self._draw_temper()
+                rig.at(random.uniform(0.0, size.trouble_s), partial(self._change, number))
+            self._change(number)
         for _ in range(random.randint(0, size.accidents)):
             rig.at(self._draw_time(), self._accident)
         happenings = [self._suspend, self._suspend, self._hold, self._cancel, self._retry, self._reload, self._reload]
@@ -204,6 +120,20 @@ class Scenario:
             jump = random.choice([partial(rig.clock.jump, -3600.0), partial(rig.clock.jump, YEAR_S), self._freeze])
             rig.at(random.uniform(0.0, size.trouble_s), jump)
             rig.at(0.0, partial(self.ledger.happened, f"the clock will be set: {jump}"))
+
+    def _plan_crowd(self, number: int) -> None:
+        """A newsletter, at once or mail by mail, and then other mail for the same destination."""
+        random = self.random
+        domain = random.choice(self.world.slow_domains() or self.world.domains)
+        plain = Habits([domain], ["shop"], [OURS], several=0.1, delayed=0.0, hurried=0.0, huge=0.0)
+        mixed = msgspec.structs.replace(plain, tenants=["", *TENANTS])
+        at_s, pause_s = random.uniform(0.0, self.size.trouble_s), random.choice([0.0, 0.0, 0.4, 2.0])
+        for habits, clients in ((plain, 25), (mixed, 12)):
+            for _ in range(clients):
+                self.rig.at(at_s, partial(self._hand_in, number, 1, habits))
+                number += 1
+                at_s += pause_s
+            at_s += random.choice([0.0, 1.0])
 
     def _draw_time(self) -> float:
         """Some time, most often one when a lot is going on."""
@@ -218,14 +148,15 @@ class Scenario:
         if not self.rig.connect(door, Client(self.rig, door, messages)):
             self.rig.at(5.0, partial(self._hand_in, number, count, habits))
 
-    def _change(self, provider: ScriptedProvider) -> None:
-        provider.temper = self._draw_temper()
+    def _change(self, number: int) -> None:
+        provider = self.world.providers[number]
+        provider.temper = self.world.draw_temper(number)
         said = {name: value for name, value in msgspec.structs.asdict(provider.temper).items() if value}
         self.ledger.happened(f"{provider.name} is like this now: {said}")
 
     def _refill(self) -> None:
         """A process forgets what it sent: it may begin with a burst, behind what is on its way."""
-        for provider in self.providers:
+        for provider in self.world.providers:
             self.rig.at(provider.latency_s + 0.001, provider.refill)
 
     def _accident(self) -> None:
@@ -234,6 +165,8 @@ class Scenario:
             return
         if kind < 0.15:
             self.rig.fail_disk(self.random.choice([0.1, 1.5, 20.0]))
+        elif kind < 0.25:
+            self._trouble_signing()
         elif kind < 0.6:
             number = self.random.randrange(len(self.rig.workers))
             self.rig.kill(number)
@@ -247,26 +180,50 @@ class Scenario:
         elif self.rig.are_all_up:
             self._restart()
 
+    def _trouble_signing(self) -> None:
+        """A helper hangs or dies; or the keys are gone, which is found out where they are looked for anew."""
+        number, for_s = self.random.randrange(len(self.rig.helpers)), self.random.choice([0.5, 5.0, 60.0])
+        helper = self.rig.helpers[number]
+        if self.keys.kind == "directory" and self.random.random() < 0.5:
+            self._reload()
+            self.ledger.happened(f"the keys are gone for {for_s:g} s")
+            self.keys.hide()
+            self.rig.at(for_s, self.keys.show)
+        elif helper is not None:
+            is_hanging = helper.is_hanging = self.random.random() < 0.5
+            self.ledger.happened(f"helper {number} {'hangs' if is_hanging else 'dies'} for {for_s:g} s")
+            if not is_hanging:
+                self.rig.kill_helper(number)
+            self.rig.at(for_s, partial(self._mend_helper, number))
+
+    def _mend_helper(self, number: int) -> None:
+        self.ledger.happened(f"helper {number} begins a new life")
+        if number < len(self.rig.helpers):
+            self.rig.start_helper(number)
+
     def _restart(self) -> None:
-        self.workers = self.random.randint(max(1, self.workers - 1), self.workers)
-        self._refill()
+        world = self.world
+        world.workers = self.random.randint(max(1, world.workers - 1), world.workers)
 
         def begun() -> None:
-            for number, provider in enumerate(self.providers[:-1]):
-                provider.allow(self._effective(number))
+            world.enforce()
+            self._refill()
 
-        self.rig.restart_with(self.workers, begun)
+        self.rig.restart_with(world.workers, begun)
 
-    def _selection(self) -> tuple[Selection, Callable[[Recipient, str], bool]]:
-        random = self.random
-        domain, provider = random.choice(self.domains), random.choice(self.providers[:-1])
-        choices: list[tuple[Selection, Callable[[Recipient, str], bool]]] = [
-            (Selection(domain=domain), lambda recipient, at: recipient.address.endswith("@" + domain)),
-            (Selection(tenant="shop"), lambda recipient, at: recipient.message.tenant == "shop"),
+    def _selection(self) -> tuple[Selection, Callable[[Recipient, Transaction], bool]]:
+        random, world = self.random, self.world
+        domain, (provider, _) = random.choice(world.domains), world.draw_hosts()
+        choices: list[tuple[Selection, Callable[[Recipient, Transaction], bool]]] = [
+            (Selection(domain=domain), lambda recipient, to: recipient.address.endswith("@" + domain)),
+            (Selection(tenant="shop"), lambda recipient, to: recipient.message.tenant == "shop"),
             (Selection(campaign="spring"), _is_of_spring),
-            (Selection(policy=provider.name), lambda recipient, at: at == provider.name),
-            (Selection(all=True), lambda recipient, at: True),
+            (Selection(policy=provider), lambda recipient, to: to.provider == provider),
+            (Selection(all=True), lambda recipient, to: True),
         ]
+        if world.sources:
+            source = random.choice(world.sources).name
+            choices.append((Selection(source=source), lambda recipient, to: to.source == source))
         return random.choice(choices)
 
     def _suspend(self) -> None:
@@ -330,21 +287,25 @@ class Scenario:
         self.rig.ask(Act("retry", Selection(all=True)), lambda answers: self.ledger.retried())
 
     def _reload(self) -> None:
-        for number in range(len(self.allowed)):
-            if self.random.random() < 0.5:
-                self.allowed[number] = self._draw_allowed()
-        self.rig.reload(self._policies())
-        for number, provider in enumerate(self.providers[:-1]):
-            provider.allow(self._effective(number), LENIENT_S)
+        if self.keys.is_hidden:
+            return
+        self.world.draw_limits()
+        self._note_limits()
+        if self.random.random() < 0.5:
+            self.keys.renew()
+        self.rig.reload(self.world.policies(), self.world.tables)
+        self.world.enforce(LENIENT_S)
 
     def _move_domain(self) -> None:
-        domain, number = self.random.choice(self.domains), self.random.randrange(len(self.providers) - 1)
-        self.ledger.happened(f"{domain} moves to p{number}")
-        self.rig.dns.hosts[domain] = self._hosts(number)
+        domain, (provider, hosts) = self.random.choice(self.world.domains), self.world.draw_hosts()
+        self.ledger.happened(f"{domain} moves to {provider}: {hosts[0]}")
+        self.ledger.turns.troubled(domain)
+        self.rig.dns.hosts[domain] = hosts
 
     def _break_domain(self) -> None:
-        domain = self.random.choice(self.domains)
+        domain = self.random.choice(self.world.domains)
         self.ledger.happened(f"the nameservers of {domain} do not answer for a while")
+        self.ledger.turns.troubled(domain)
         self.rig.dns.broken.add(domain)
         self.rig.at(self.random.uniform(10.0, 2000.0), lambda: self.rig.dns.broken.discard(domain))
 
@@ -374,16 +335,17 @@ class Scenario:
         """Everybody is well from now on."""
         self.ledger.happened("peace")
         self.ledger.well_s = self.rig.time.now_s + CALM_S + self.rig.clock.lost_s
-        for provider in self.providers:
-            provider.temper = Temper()
+        for number, provider in enumerate(self.world.providers):
+            provider.temper = self.world.calm(number)
         self.rig.dns.broken.clear()
+        self.keys.show()
         self.rig.start_all()
 
     def _is_over(self) -> bool:
         return self.rig.are_all_up and self.ledger.is_settled() and not self.rig.left_behind()
 
 
-def _is_of_spring(recipient: Recipient, at: str) -> bool:
+def _is_of_spring(recipient: Recipient, to: Transaction) -> bool:
     return recipient.message.campaign == "spring" and recipient.address != recipient.message.sender
 
 

@@ -9,7 +9,7 @@ from random import Random
 import msgspec
 
 from mta.testing.engine_rig import EngineRig
-from mta.testing.ledger import Message
+from mta.testing.promised_mail import Message
 
 SENDER_DOMAIN = "sender.test"
 BODY = b"Hello,\r\n.with a dot\r\n"
@@ -20,6 +20,7 @@ class Habits(msgspec.Struct):
 
     domains: list[str]
     tenants: list[str]
+    from_domains: list[str]
     several: float = 0.3
     """To more than one recipient."""
     bad: float = 0.05
@@ -47,6 +48,7 @@ def compose(random: Random, number: int, habits: Habits, wall_s: float) -> tuple
         number,
         "" if random.random() < habits.null else f"s{number}@{SENDER_DOMAIN}",
         addresses,
+        random.choice(habits.from_domains),
         tenant=random.choice(habits.tenants),
         campaign=random.choice(["", "spring", "autumn"]),
         priority=random.choice([5, 5, 5, 2, 9]),
@@ -54,7 +56,7 @@ def compose(random: Random, number: int, habits: Habits, wall_s: float) -> tuple
     )
     fields = [
         f"Message-ID: <{number}@client.test>",
-        f"From: <s@{SENDER_DOMAIN}>",
+        f"From: <s@{message.from_domain}>",
         f"Subject: message {number}",
         f"X-MTA-Priority: {message.priority}",
     ]

@@ -25,6 +25,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 ARMED = "MTA_FAILPOINTS"
 HITS = "MTA_FAILPOINT_HITS"
 SEGMENT_BYTES = "MTA_SEGMENT_BYTES"
+COPYING = "MTA_COPYING"
+COPY_LOOK_S = 0.05  # between looks for something to copy
 FOLDER = "failpoints"
 
 _START = """from mta.testing.failpoints import arm_worker
@@ -46,6 +48,8 @@ class Failpoint(NamedTuple):
     """What is done and what is not when it strikes."""
     of: str = ""
     """Only calls with an argument of this class count."""
+    suffix: str = ""
+    """Only calls with an argument, a path, that ends so."""
 
 
 _DISK = "mta_queue.disk:OsDisk."
@@ -58,9 +62,9 @@ FAILPOINTS: dict[str, Failpoint] = {
     "group.before_callbacks": Failpoint(
         "mta_queue.journal:Journal._committed", "before", 30, "a group is durable and nobody who waits for it knows"
     ),
-    "segment.created": Failpoint(_DISK + "create", "after", 2, "a new segment is an empty file"),
-    "segment.before_directory_sync": Failpoint(
-        _DISK + "sync_directory", "before", 2, "a new segment is written, its name is not synced"
+    "segment.created": Failpoint(_DISK + "create", "after", 2, "a new segment is an empty file", suffix=".seg"),
+    "segment.before_sync": Failpoint(
+        "mta_queue.committer:Committer._sync_new", "before", 2, "a new segment is written, and nothing of it synced"
     ),
     "segment.before_seal": Failpoint(
         "mta_queue.segment:SegmentWriter.seal", "before", 2, "a segment is full and not sealed"
@@ -68,8 +72,28 @@ FAILPOINTS: dict[str, Failpoint] = {
     "segment.after_seal": Failpoint(
         "mta_queue.segment:SegmentWriter.seal", "after", 2, "a segment is sealed and the next one not begun"
     ),
-    "segment.before_removal": Failpoint(_DISK + "unlink", "before", 1, "a segment that nobody needs is still there"),
-    "segment.after_removal": Failpoint(_DISK + "unlink", "after", 1, "a segment is gone, the directory not synced"),
+    "segment.before_removal": Failpoint(
+        _DISK + "unlink", "before", 1, "a segment that nobody needs is still there", suffix=".seg"
+    ),
+    "segment.after_removal": Failpoint(
+        _DISK + "unlink", "after", 1, "a segment is gone, the directory not synced", suffix=".seg"
+    ),
+    "segment.unlisted": Failpoint(
+        "mta_queue.inventory:Inventory.write", "after", 2, "a list is new, and what is off it is still there"
+    ),
+    "copies.written": Failpoint("mta_queue.copies:Copies.write", "after", 2, "some of a segment of copies is written"),
+    "copies.whole": Failpoint(
+        "mta_queue.copies:Copies.publish", "before", 2, "copies are whole and durable, and have not their name"
+    ),
+    "copies.named": Failpoint(
+        "mta_queue.copies:Copies.publish", "after", 2, "copies have their name for good, and the catalog does not know"
+    ),
+    "copies.placed": Failpoint(
+        "mta_queue.copying:Round.let_go",
+        "after",
+        2,
+        "copies took the place of their items, which still lie elsewhere",
+    ),
     "handoff.taken": Failpoint(
         "mta.handoff.link:Link.answer", "before", 20, "the owner has a message and its door does not know", "Taken"
     ),
@@ -122,10 +146,13 @@ FAILPOINTS: dict[str, Failpoint] = {
 }
 
 
-def environment(folder: Path, armed: Iterable[str], *, segment_bytes: int = 0) -> dict[str, str]:
+def environment(
+    folder: Path, armed: Iterable[str], *, segment_bytes: int = 0, copying: Literal["", "eager", "never"] = ""
+) -> dict[str, str]:
     """Variables for a server that is started with these failpoints; `folder` gets what they need.
 
     `segment_bytes`: segments are full sooner than at 64 MB, so that seals and removals happen in a short run.
+    `copying`: what waits is copied all the time, so that compaction does, or never.
     """
     place = folder / FOLDER
     (place / "hits").mkdir(parents=True, exist_ok=True)
@@ -136,6 +163,7 @@ def environment(folder: Path, armed: Iterable[str], *, segment_bytes: int = 0) -
         ARMED: ",".join(armed),
         HITS: str(place / "hits"),
         SEGMENT_BYTES: str(segment_bytes),
+        COPYING: copying,
     }
 
 
@@ -158,6 +186,10 @@ def arm(environ: Mapping[str, str]) -> None:
         assert defaults is not None, "the store has its limit by default"
         assert "segment_bytes_max" in defaults, "the store has its limit by default"
         defaults["segment_bytes_max"] = segment_bytes
+    if environ.get(COPYING) == "eager":
+        importlib.import_module("mta.testing.eager_copying").copy_all_the_time(COPY_LOOK_S)
+    elif environ.get(COPYING) == "never":
+        importlib.import_module("mta.testing.eager_copying").never_copy()
     for text in filter(None, environ.get(ARMED, "").split(",")):
         name, _, count = text.partition(":")
         number, _, whom = count.partition("/")
@@ -181,6 +213,8 @@ def _wrap(failpoint: Failpoint, number: int, strike: Callable[[], None]) -> None
 
     def counts(arguments: Sequence[object]) -> bool:
         if failpoint.of and all(type(each).__name__ != failpoint.of for each in arguments):
+            return False
+        if failpoint.suffix and not any(str(each).endswith(failpoint.suffix) for each in arguments):
             return False
         return next(numbers) == number
 

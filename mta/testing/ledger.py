@@ -13,9 +13,12 @@ from typing import Any
 
 import msgspec
 
-from mta.testing.scripted_provider import Taken
+from mta.testing.promised_mail import Message, Recipient
+from mta.testing.scripted_provider import Taken, Transaction
+from mta.testing.signed_mail import SignedMail
 from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_loop import NAP_S_MAX, SimulatedLoop
+from mta.testing.turns import Turns
 
 FINAL = frozenset({"delivered", "bounced", "expired", "cancelled"})
 SLACK_S = 1.0  # a due time is kept to a quarter of a second, and a line to the millisecond
@@ -23,62 +26,16 @@ LATE_S = NAP_S_MAX + 5.0  # how late a sweep may come that looks for what is ove
 UNSAID_S = 0.5  # what was decided so shortly before a process was killed is perhaps not written down
 HURRY_S = 3600.0  # a message of a shorter life may be over before its turn comes
 STORY_LINES_MAX = 80
+HOSTNAME = "me.test"  # notifications come from it
 
 _CAUSE = re.compile(rb"Final-Recipient: [^;]*; ?(\S+)", re.IGNORECASE)
 _MESSAGE_ID = re.compile(rb"^Message-ID: <(\S+?)@", re.IGNORECASE | re.MULTILINE)
 
 
-class Recipient(msgspec.Struct, eq=False):
-    """One recipient of one message, or the sender as the recipient of notifications."""
-
-    address: str
-    message: "Message"
-    begun: int = 0
-    taken: list[Taken] = []
-    finals: list[dict[str, Any]] = []
-    due_s: float = 0.0
-    """Unix seconds: not tried again before, 0: nobody knows."""
-    due_since_s: float = 0.0
-    due_worker: int = -1
-    is_held: bool = False
-    was_refused: bool = False
-
-
-class Message(msgspec.Struct, eq=False):
-    """One message that a client handed in."""
-
-    number: int
-    sender: str
-    addresses: list[str]
-    tenant: str = ""
-    campaign: str = ""
-    priority: int = 5
-    size: int = 0
-    send_at_s: float = 0.0
-    """Unix seconds."""
-    expire_s: float = 0.0
-    """Seconds."""
-    door: int = 0
-    given_s: float = 0.0
-    """Monotonic, when its last byte was sent."""
-    given_wall_s: float = 0.0
-    reply: str = ""
-    """The answer to it; "" none came."""
-    accepted_s: float = math.inf
-    id: str = ""
-    received: int = 0
-    story: list[str] = []
-
-    @property
-    def is_accepted(self) -> bool:
-        """The client was told 250."""
-        return self.reply.startswith("250")
-
-
 class Suspended(msgspec.Struct, eq=False):
     """Nothing that is meant goes out."""
 
-    means: Callable[[Recipient, str], bool]
+    means: Callable[[Recipient, Transaction], bool]
     from_s: float
     until_wall_s: float
     is_over: bool = False
@@ -97,8 +54,11 @@ class Crash(msgspec.Struct):
 class Ledger:
     """Keeps the accounts of one simulation; a `Witness` of its providers."""
 
-    def __init__(self, clock: SimulatedClock, *, expire_s: float, wants_dsn: Callable[[Message], bool]) -> None:
+    def __init__(
+        self, clock: SimulatedClock, *, expire_s: float, wants_dsn: Callable[[Message], bool], signed: SignedMail
+    ) -> None:
         self.clock = clock
+        self.signed = signed
         self.expire_s = expire_s
         self.wants_dsn = wants_dsn
         self.messages: list[Message] = []
@@ -117,10 +77,11 @@ class Ledger:
         """Recipients of accepted messages."""
         self.finals = 0
         """How many of them have a final fate."""
-        self.latency_s: dict[str, float] = {}
         self.well_s = math.inf
         """Monotonic: by then, long after all trouble was over, everything has gone that may go."""
         self._retried_s = -math.inf
+        self.turns = Turns()
+        self._disturbed_s = 0.0
         self.seen: set[str] = set()
         """Ids of events."""
 
@@ -133,6 +94,8 @@ class Ledger:
     def happened(self, what: str) -> None:
         """Something that concerns everybody."""
         self.world.append(f"{self.when()}  * {what}")
+        self._disturbed_s = self.clock.monotonic_s()
+        self.turns.disturbed(self._disturbed_s)
 
     def note(self, message: Message, what: str) -> None:
         """Something that concerns one message."""
@@ -173,18 +136,20 @@ class Ledger:
 
     # what providers see
 
-    def begun(self, provider: str, address: str, mail_s: float) -> None:
+    def begun(self, address: str, transaction: Transaction) -> None:
         """See `Witness`."""
-        recipient = self.recipients.get(address)
+        recipient, provider = self.recipients.get(address), transaction.provider
         if recipient is None:
             self.violated(f"{provider} was asked for {address}, whom nobody wrote to")
             return
         message = recipient.message
+        began_s = transaction.sent_s
+        is_free = not any(each.means(recipient, transaction) for each in self.suspended)
+        self.turns.begun(recipient, transaction, is_free=is_free)
         recipient.begun += 1
-        began_s = mail_s - self.latency_s[provider]
         self.note(message, f"{provider} is asked for {address}")
         for each in self.suspended:
-            is_meant = not each.is_over and began_s > each.from_s and each.means(recipient, provider)
+            is_meant = not each.is_over and began_s > each.from_s and each.means(recipient, transaction)
             if is_meant and self.clock.reached(each.from_s) < each.until_wall_s - SLACK_S:
                 self.violated(f"{address} goes to {provider} while it is suspended", message)
         if address == message.sender:
@@ -210,11 +175,15 @@ class Ledger:
         """See `Witness`."""
         found = _MESSAGE_ID.search(taken.content)
         name = found.group(1).decode() if found else ""
+        sender = self.recipients[taken.addresses[0]].message
+        from_domain = HOSTNAME if taken.addresses[0] == sender.sender else sender.from_domain
+        if wrong := self.signed.looked_at(name, from_domain, taken, self._disturbed_s):
+            self.violated(f"{taken.transaction.provider}: {name} from {from_domain} {wrong}", sender)
         for address in taken.addresses:
             recipient = self.recipients[address]
             message = recipient.message
             unheard = "" if taken.reply_s < math.inf else ", but nobody hears of it"
-            self.note(message, f"{taken.provider} takes {name} for {address}{unheard}")
+            self.note(message, f"{taken.transaction.provider} takes {name} for {address}{unheard}")
             if address == message.sender:
                 self.notices.setdefault(name, []).append(taken)
                 for cause in _CAUSE.findall(taken.content):
@@ -226,7 +195,7 @@ class Ledger:
     def _check_content(self, message: Message, taken: Taken) -> None:
         head, _, body = taken.content.partition(b"\r\n\r\n")
         if f"X-Check: {zlib.crc32(body)}".encode() not in head:
-            self.violated(f"{taken.provider} got another content of message {message.number}", message)
+            self.violated(f"{taken.transaction.provider} got another content of message {message.number}", message)
 
     # what the event log says
 
@@ -264,6 +233,8 @@ class Ledger:
             if kind in FINAL:
                 self.notice_finals.setdefault(event["id"], []).append(event)
             return
+        if kind == "deferred":
+            recipient.was_put_off = True
         if kind in FINAL:
             if not recipient.finals and message.is_accepted:
                 self.finals += 1
@@ -318,7 +289,9 @@ class Ledger:
         return sum(taking.is_uncertain or self._is_forgotten(taking) for taking in taken)
 
     def _is_forgotten(self, taken: Taken) -> bool:
-        return any(crash.loop is taken.client and crash.lost_since_s <= taken.reply_s for crash in self.crashes)
+        return any(
+            crash.loop is taken.transaction.client and crash.lost_since_s <= taken.reply_s for crash in self.crashes
+        )
 
     def check(self) -> None:
         """What must hold when all is over."""
@@ -332,6 +305,8 @@ class Ledger:
                 self.violated(f"message {message.number} was refused and delivered", message)
             for address in message.addresses:
                 self._check_recipient(self.recipients[address])
+        for what, message in self.turns.unfair():
+            self.violated(what, message)
         for name, taken in self.notices.items():
             if len(taken) > 1 + self.excused(taken):
                 self.violated(f"notification {name} was delivered {len(taken)} times", self._sender_of(taken[0]))

@@ -12,13 +12,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any, cast
 
 from mta.delivery.fates import Fates
 from mta.delivery.job import ENDED, SENDING, Job
-from mta.delivery.pool import Pool
-from mta.handoff.door import Door
+from mta.handoff.door import OWNER_WAIT_S, Door
 from mta.handoff.link import LinkWire, Mesh
 from mta.handoff.mover import Mover, PartState
 from mta.handoff.notices import Notices
@@ -31,6 +29,7 @@ from mta.model.outcome import Bounced, Delivered, Reply
 from mta.reporting.events import Events, Fate, Way, encode_note
 from mta.reporting.questions import PolicyCounts
 from mta.reporting.retelling import tell_again
+from mta.testing.judged import judged_pool
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue.store import Loaded, Recovered, Store
@@ -106,8 +105,7 @@ class Worker:
             self.store, self.events, self, clock, Random(1), wants_dsn=lambda envelope: True, hostname=HOSTNAME
         )
         self.fates.start(cast(Notices, self))
-        destination = SimpleNamespace(tally=self.tally(""))
-        self.pool = cast(Pool, SimpleNamespace(site=SimpleNamespace(destination=destination)))
+        self.pool = judged_pool(clock, self.tally(""))
         self.jobs: deque[tuple[int, int, Envelope]] = deque()
         """(seq, part, envelope) that may be delivered."""
         self.lines: list[str] = []
@@ -285,7 +283,7 @@ class Worker:
             "notices": self.notices.pending + self.fates.ending,
             "arriving": self.mover.arrivals.arriving + len(self.mover.arrivals._undecided),
             "offered": sum(len(w.offered) + len(w.waiting) + w.offered_bytes for w in windows),
-            "held at door": sum(len(w.held) + len(w.forgetting) + len(w.abandoned) for w in windows),
+            "held at door": sum(len(w.held) + len(w.forgetting) + len(w.abandoned) + len(w.refusing) for w in windows),
             "waiting bytes": door.waiting_bytes,
         }
         return {name: count for name, count in found.items() if count}
@@ -306,6 +304,9 @@ class Machine:
         self.clients: dict[str, tuple[int, list[str], list[bytes]]] = {}
         """Message id -> (worker, recipients, answers)."""
         self.lost_doors: set[str] = set()
+        """Whose clients were not answered when the door died."""
+        self.given_up: set[str] = set()
+        """Refused after a wait for an owner that was not back in time, perhaps with its share written down."""
         self.delivered: Counter[tuple[str, str]] = Counter()
         self.informed: Counter[tuple[str, str]] = Counter()
         """Message and recipient -> how often its sender got a notification about it."""
@@ -390,7 +391,7 @@ class Machine:
             if at > worker.store._journal.settled:
                 self.excused[what] += 1
         for message_id, (door, _, _) in self.clients.items():
-            if door == number:
+            if door == number and not self.answers(message_id):
                 self.lost_doors.add(message_id)
         for pipe in self.pipes[:]:
             reader = pipe.reader
@@ -419,7 +420,14 @@ class Machine:
             self.now_s,
             len(content),
         )
-        self.worker(door).door.submit(envelope, content, lambda: answers.append(b"250"), answers.append)
+        submitted_s = self.now_s
+
+        def refused(reply: bytes) -> None:
+            answers.append(reply)
+            if self.now_s - submitted_s >= OWNER_WAIT_S:
+                self.given_up.add(message_id)
+
+        self.worker(door).door.submit(envelope, content, lambda: answers.append(b"250"), refused)
         if envelope.told_recipients is None:  # the door left it to the shares to say who tells
             self.shared.add(message_id)
         return message_id
@@ -513,7 +521,7 @@ class Machine:
                 again = self.excused[message_id, f"notice about {address}"]
                 assert informed <= again + 1, f"{message_id} to {address} was told of {informed} times"
                 refused = answers and not accepted
-                if refused and message_id not in self.lost_doors and message_id not in self.early:
+                if refused and message_id not in self.given_up and message_id not in self.early:
                     assert not times, f"{message_id} to {address} was refused and delivered"
                     assert not informed, f"{message_id} to {address} was refused and told of"
                 if times and not informed and not refused:

@@ -5,12 +5,55 @@ a connection is closed never sees a later one before it. When a process is kille
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime
 
 LINK_S = 0.0003  # between processes of one machine
+OWN_ADDRESS = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+"""What the system chooses for whoever names no address."""
+
+
+class MemorySocket:
+    """A socket that is not connected yet: its family, and the address that it is bound to."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        self.family = family
+        self.here = OWN_ADDRESS[socket.AddressFamily(family)]
+
+    def bind(self, address: tuple[str, int]) -> None:
+        """Goes out from this address. Raises OSError where it is of another family."""
+        self.check(address[0])
+        self.here = address[0]
+
+    def check(self, address: str) -> None:
+        """Raises OSError where an address is of another family."""
+        if (":" in address) is not (self.family == socket.AF_INET6):
+            raise OSError(97, "Address family not supported by protocol")
+
+    def setblocking(self, flag: bool) -> None:
+        pass
+
+    def setsockopt(self, level: int, name: int, value: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+SOCKETS = SimpleNamespace(
+    socket=MemorySocket,
+    AF_INET=socket.AF_INET,
+    AF_INET6=socket.AF_INET6,
+    SOCK_STREAM=socket.SOCK_STREAM,
+    IPPROTO_IP=socket.IPPROTO_IP,
+)
+"""In place of the module `socket`, for those who connect by a MemoryNetwork."""
 
 
 class Peer(Protocol):
@@ -30,8 +73,8 @@ class Peer(Protocol):
 class MemoryTransport(asyncio.Transport):
     """One end of a connection."""
 
-    def __init__(self, loop: SimulatedLoop, latency_s: float, here: str = "192.0.2.1") -> None:
-        super().__init__({"sockname": (here, 0), "peername": (here, 0)})
+    def __init__(self, loop: SimulatedLoop, latency_s: float, here: str, there: str) -> None:
+        super().__init__({"sockname": (here, 0), "peername": (there, 0)})
         self.loop = loop
         self.other: MemoryTransport
         self.protocol: asyncio.Protocol | None = None
@@ -160,10 +203,11 @@ class MemoryNetwork:
         self._coming: dict[int, MemoryTransport] = {}
 
     def pair(
-        self, loop: SimulatedLoop, other: SimulatedLoop, latency_s: float
+        self, loop: SimulatedLoop, other: SimulatedLoop, latency_s: float, here: str = "", there: str = ""
     ) -> tuple[MemoryTransport, MemoryTransport]:
-        """Both ends of a new connection."""
-        one, two = MemoryTransport(loop, latency_s), MemoryTransport(other, latency_s)
+        """Both ends of a new connection, the first one at the address `here`."""
+        one = MemoryTransport(loop, latency_s, here, there)
+        two = MemoryTransport(other, latency_s, there, here)
         one.other, two.other = two, one
         for each in (one, two):
             known = self._open.setdefault(each.loop, [])
@@ -183,8 +227,9 @@ class MemoryNetwork:
 
     # to peers outside
 
-    async def connect(self, loop: SimulatedLoop, sock: Any, address: tuple[str, int]) -> None:
+    async def connect(self, loop: SimulatedLoop, sock: MemorySocket, address: tuple[str, int]) -> None:
         """What `sock_connect` does."""
+        sock.check(address[0])
         peer = self.peers.get(address[0])
         if peer is None:
             raise OSError(113, "No route to host")
@@ -202,7 +247,7 @@ class MemoryNetwork:
             if refusal or given_up:
                 loop.exactly_at(loop.time() + peer.latency_s, answer, None)
                 return
-            here, there = self.pair(loop, self.outside, peer.latency_s)
+            here, there = self.pair(loop, self.outside, peer.latency_s, sock.here, address[0])
             ends.append(here)
             there.attach(peer.connected(there, loop))
             loop.exactly_at(loop.time() + peer.latency_s, answer, here)
@@ -233,12 +278,13 @@ class MemoryNetwork:
 
     def listen(self, loop: SimulatedLoop, path: str, protocol_factory: Callable[[], Any]) -> _Server:
         """What `create_unix_server` does."""
+        path = _resolved(path)
         self.paths[path] = (loop, protocol_factory)
         return _Server(self, path)
 
     def dial(self, loop: SimulatedLoop, path: str, protocol_factory: Callable[[], Any]) -> tuple[Any, Any]:
         """What `create_unix_connection` does. Raises OSError where nobody listens."""
-        found = self.paths.get(path)
+        found = self.paths.get(_resolved(path))
         if found is None:
             raise ConnectionRefusedError(111, "Connection refused")
         server, serve = found
@@ -247,3 +293,9 @@ class MemoryNetwork:
         protocol = protocol_factory()
         here.attach(protocol)
         return here, protocol
+
+
+def _resolved(path: str) -> str:
+    """A path by way of a folder's descriptor is the same as that by the folder's name."""
+    folder, name = os.path.split(path)
+    return str(Path(folder).resolve() / name)

@@ -8,8 +8,10 @@ storage. Between what is certain and what was merely asked for, a crash may leav
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from mta_queue.recovery import FILES
 from mta_queue.store import Loaded, Origin, Recovered, Store, Untold
 
+LOST_FOR_CERTAIN = tuple(row.label for row in FILES.rows if "listed" in row.when and row.report)
 UNKNOWN = 1 << 60  # the number of a fate whose record is not appended yet
 
 
@@ -65,6 +67,8 @@ def snapshot(store: Store, recovered: Recovered) -> Snapshot:
     expect((store.items, store.parts_living) == counted, f"{store.items} items, {store.parts_living} parts: {counted}")
     sealed = [line for line in recovered.set_aside if line.endswith("damaged") and "never acknowledged" not in line]
     expect(not sealed, f"a crash damages nothing, and yet: {sealed}")
+    lost = [line for line in recovered.set_aside if line.endswith(LOST_FOR_CERTAIN)]
+    expect(not lost, f"a crash takes no file, and yet: {lost}")
     return Snapshot(waiting, arriving, loaded, contents, recovered.untold)
 
 

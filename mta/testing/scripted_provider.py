@@ -5,16 +5,23 @@ those of the engine's policy for it, counted here from what arrives: a connectio
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from mta.testing.memory_network import MemoryTransport
 from mta.testing.simulated_loop import SimulatedLoop
 
-TOKEN_SLACK = 0.01  # of a rate: what rounding costs
+TOKEN_SLACK = 1e-4  # of a transaction: what rounding costs
+
+Level = Literal["limits", "source_limits", "provider_limits"]
+"""Of which a policy's limits are: a source and a site, a source, or everything."""
+
+
+Tls = Literal["none", "good", "unknown", "refused", "broken"]
+"""STARTTLS is not offered; it works; its certificate is nobody's; it is refused; what follows is no TLS."""
 
 
 class Temper(msgspec.Struct):
@@ -27,6 +34,7 @@ class Temper(msgspec.Struct):
     is_down: bool = False
     """All connections are refused."""
     greets_421: float = 0.0
+    tls: Tls = "none"
     mail_4xx: float = 0.0
     mail_421: float = 0.0
     """Says 421 and closes."""
@@ -52,19 +60,39 @@ class Temper(msgspec.Struct):
 
 
 class Allowed(msgspec.Struct):
-    """What its policy allows, machine-wide; 0: no limit."""
+    """What its policy allows; 0: no limit."""
 
+    level: Level = "provider_limits"
     connections: int = 0
     rate: float = 0.0
     """Transactions a second."""
     messages_per_connection: int = 0
     recipients_per_transaction: int = 0
     owners: int = 1
+    needs_tls: bool = False
+    """In clear nothing may be sent."""
+    needs_trust: bool = False
+    """Nor to a server whose certificate nobody knows."""
 
     @property
     def burst(self) -> float:
         """How many transactions may go at once."""
         return self.owners * max(1.0, self.rate / self.owners)
+
+
+class Transaction(msgspec.Struct, eq=False, frozen=True):
+    """One MAIL, as the provider sees it."""
+
+    provider: str
+    site: str
+    source: str
+    address: str
+    """Where the connection comes from."""
+    client: SimulatedLoop
+    sent_s: float
+    """When the client wrote it."""
+    tls: Tls
+    """"none": in clear."""
 
 
 class Witness(Protocol):
@@ -74,8 +102,8 @@ class Witness(Protocol):
         """Something that must never happen has happened."""
         ...
 
-    def begun(self, provider: str, address: str, mail_s: float) -> None:
-        """A recipient was named in a transaction that began then."""
+    def begun(self, address: str, transaction: Transaction) -> None:
+        """A recipient was named."""
         ...
 
     def refused(self, address: str, code: int, provider: str) -> None:
@@ -90,13 +118,12 @@ class Witness(Protocol):
 class Taken(msgspec.Struct, eq=False):
     """One transaction whose message was accepted."""
 
-    provider: str
+    transaction: Transaction
     addresses: list[str]
     content: bytes
     at_s: float
     reply_s: float
     """When the client has the reply; infinite: never."""
-    client: SimulatedLoop
     left_s: float = float("inf")
     """When the client closed the connection."""
 
@@ -106,8 +133,48 @@ class Taken(msgspec.Struct, eq=False):
         return self.reply_s >= self.left_s
 
 
+class _Scope:
+    """What one limit counts."""
+
+    def __init__(self, tokens: float) -> None:
+        self.connections = 0
+        self.tokens = tokens
+        self.tokens_s = 0.0
+
+
+class Front:
+    """The servers of one site; a `Peer` of a MemoryNetwork."""
+
+    def __init__(self, provider: "ScriptedProvider", site: str, session: "NewSession") -> None:
+        self.provider = provider
+        self.site = site
+        self.latency_s = provider.latency_s
+        self._session = session
+
+    def refusal(self) -> str:
+        """See `Peer`."""
+        temper = self.provider.temper
+        if temper.is_lost:
+            return "lost"
+        return "refused" if temper.is_down or self.provider.chance(temper.refuses) else ""
+
+    def connected(self, transport: MemoryTransport, client: SimulatedLoop) -> asyncio.Protocol:
+        """See `Peer`."""
+        address = transport.get_extra_info("peername")[0]
+        source = self.provider.sources.get(address)
+        if source is None:
+            self.provider.witness.violated(f"a connection comes from {address}, which is no source of ours")
+            source = ""
+        self.provider.opened(source, self.site)
+        return self._session(self, source, address, client)
+
+
+NewSession = Callable[[Front, str, str, SimulatedLoop], asyncio.Protocol]
+"""Who speaks on a new connection: of a front, with a source, its address, a process."""
+
+
 class ScriptedProvider:
-    """All servers of one provider; a `Peer` of a MemoryNetwork."""
+    """All servers of one provider, and what is counted over all of them."""
 
     def __init__(self, loop: SimulatedLoop, name: str, seed: int, latency_s: float, witness: Witness) -> None:
         self.loop = loop
@@ -117,23 +184,27 @@ class ScriptedProvider:
         self.witness = witness
         self.temper = Temper()
         self.allowed = Allowed()
-        self.connections = 0
-        self.connections_most = 0
+        self.sources: Mapping[str, str] = {}
+        """Address that connections may come from -> the source that has it."""
+        self.names: Mapping[str, str] = {}
+        """Source -> what it says in EHLO."""
         self.asked: set[str] = set()
         """Recipients that it has heard of."""
-        self._tokens = 1e9
-        self._tokens_s = 0.0
+        self._scopes: dict[tuple[str, ...], _Scope] = {}
         self._lenient_until_s = 0.0
 
     def allow(self, allowed: Allowed, lenient_s: float = 0.0) -> None:
         """Other limits hold; what is open may go on so for a while."""
+        if allowed == self.allowed:
+            return
         self.allowed = allowed
         self._lenient_until_s = self.loop.time() + lenient_s
         self.refill()
 
     def refill(self) -> None:
         """A process that forgot what it had sent may begin with a burst."""
-        self._tokens = self.allowed.burst
+        for scope in self._scopes.values():
+            scope.tokens = self.allowed.burst
 
     def chance(self, share: float) -> bool:
         """Whether something of this share happens now."""
@@ -142,33 +213,44 @@ class ScriptedProvider:
     def _watches(self) -> bool:
         return self.loop.time() >= self._lenient_until_s
 
-    def refusal(self) -> str:
-        """See `Peer`."""
-        if self.temper.is_lost:
-            return "lost"
-        return "refused" if self.temper.is_down or self.chance(self.temper.refuses) else ""
+    def _scope(self, source: str, site: str) -> _Scope:
+        level = self.allowed.level
+        key = (source, site) if level == "limits" else (source,) if level == "source_limits" else ()
+        scope = self._scopes.get(key)
+        if scope is None:
+            scope = self._scopes[key] = _Scope(self.allowed.burst)
+        return scope
 
-    def connected(self, transport: MemoryTransport, client: SimulatedLoop) -> asyncio.Protocol:
-        """See `Peer`."""
-        self.connections += 1
-        self.connections_most = max(self.connections_most, self.connections)
+    def opened(self, source: str, site: str) -> None:
+        """A connection has come."""
+        scope = self._scope(source, site)
+        scope.connections += 1
         most = self.allowed.connections
-        if most and self.connections > most and self._watches():
-            self.witness.violated(f"{self.name}: {self.connections} connections, {most} are allowed")
-        return _Session(self, client)
+        if most and scope.connections > most and self._watches():
+            self.witness.violated(f"{self.name}: {scope.connections} connections, {most} are allowed")
 
-    def transaction(self) -> None:
+    def closed(self, source: str, site: str) -> None:
+        """One is gone."""
+        self._scope(source, site).connections -= 1
+
+    def begun(self, transaction: Transaction) -> None:
         """A MAIL has come."""
-        rate = self.allowed.rate
-        if not rate:
+        allowed = self.allowed
+        if allowed.needs_tls and transaction.tls == "none":
+            self.witness.violated(f"{self.name}: MAIL in clear")
+        if allowed.needs_trust and transaction.tls == "unknown":
+            self.witness.violated(f"{self.name}: MAIL to a server that nobody knows")
+        if not allowed.rate:
             return
-        now_s = self.loop.time()
-        burst = self.allowed.burst
-        self._tokens = min(burst, self._tokens + (now_s - self._tokens_s) * rate) - 1.0
-        self._tokens_s = now_s
-        if self._tokens < -TOKEN_SLACK and self._watches():
-            self._tokens += 1.0
-            self.witness.violated(f"{self.name}: a transaction over the rate of {rate:g}/s with a burst of {burst:g}")
+        scope, now_s = self._scope(transaction.source, transaction.site), self.loop.time()
+        scope.tokens = min(allowed.burst, scope.tokens + (now_s - scope.tokens_s) * allowed.rate) - 1.0
+        scope.tokens_s = now_s
+        if scope.tokens < -TOKEN_SLACK:
+            scope.tokens += 1.0
+            if self._watches():
+                self.witness.violated(
+                    f"{self.name}: a transaction over the rate of {allowed.rate:g}/s with a burst of {allowed.burst:g}"
+                )
 
     def messages(self, count: int) -> None:
         """So many transactions were begun on a connection."""
@@ -181,200 +263,3 @@ class ScriptedProvider:
         most = self.allowed.recipients_per_transaction
         if most and count > most and self._watches():
             self.witness.violated(f"{self.name}: recipient {count} of a transaction, {most} are allowed")
-
-
-class _Session(asyncio.Protocol):
-    """One connection."""
-
-    transport: MemoryTransport
-
-    def __init__(self, provider: ScriptedProvider, client: SimulatedLoop) -> None:
-        self._provider = provider
-        self._client = client
-        self._read = bytearray()
-        self._in_content = False
-        self._is_over = False
-        self._is_counted = True
-        self._messages = 0
-        self._mail_s = 0.0
-        self._named = 0
-        self._addresses: list[str] = []
-        self._said_s = 0.0
-        self._taken: Taken | None = None
-        self._keywords: tuple[str, ...] = ()
-        self._is_refused = False
-        self._is_reset = False
-        """The transaction that comes was counted with the RSET before it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, MemoryTransport)
-        self.transport = transport
-        if self._provider.chance(self._provider.temper.greets_421):
-            self._part("421 4.3.2 not now")
-        else:
-            self._say("220 mx.example ESMTP")
-
-    def _say(self, text: str, then: Callable[[], None] | None = None) -> float:
-        """-> when it is said."""
-        loop = self._provider.loop
-        at_s = max(self._said_s, loop.time() + self._provider.temper.slow_s)
-        data = text.replace("\n", "\r\n").encode() + b"\r\n"
-
-        def say() -> None:
-            self.transport.write(data)
-            if then is not None:
-                then()
-
-        self._said_s = at_s
-        if at_s > loop.time():
-            loop.exactly_at(at_s, say)
-        else:
-            say()
-        return at_s
-
-    def _part(self, text: str) -> None:
-        self._is_over = True
-        self._say(text, self._close)
-
-    def _close(self) -> None:
-        self._is_over = True
-        self._gone()
-        self.transport.close()
-
-    def _break(self) -> None:
-        self._is_over = True
-        self._gone()
-        self.transport.abort()
-
-    def _gone(self) -> None:
-        if self._is_counted:
-            self._is_counted = False
-            self._provider.connections -= 1
-
-    def eof_received(self) -> None:
-        self._left()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._left()
-
-    def _left(self) -> None:
-        self._is_over = True
-        if self._is_counted and self._taken is not None:
-            self._taken.left_s = self._provider.loop.time() - self._provider.latency_s
-        self._gone()
-
-    def data_received(self, data: bytes) -> None:
-        self._read += data
-        while not self._is_over:
-            if self._in_content:
-                end = 0 if self._read.startswith(b".\r\n") else self._read.find(b"\r\n.\r\n") + 2
-                if not self._read.startswith(b".\r\n") and end < 2:
-                    return
-                content = bytes(self._read[:end]).replace(b"\r\n.", b"\r\n")  # RFC 5321 4.5.2
-                del self._read[: end + 3]
-                self._in_content = False
-                self._end(content)
-            else:
-                end = self._read.find(b"\r\n")
-                if end < 0:
-                    return
-                line = self._read[:end].decode()
-                del self._read[: end + 2]
-                self._command(line)
-
-    def _command(self, line: str) -> None:
-        provider, temper = self._provider, self._provider.temper
-        verb = line[:4].upper()
-        if verb == "EHLO":
-            self._keywords = temper.keywords
-            size = f" {temper.size_max}" if temper.size_max else ""
-            words = [word + (size if word == "SIZE" else "") for word in temper.keywords]
-            lines = ["mx.example", *words]
-            self._say("\n".join(f"250{' ' if at == len(lines) else '-'}{word}" for at, word in enumerate(lines, 1)))
-        elif verb == "MAIL":
-            self._mail()
-        elif verb == "RCPT":
-            self._say(self._rcpt(line[line.index("<") + 1 : line.index(">")]))
-        elif verb == "DATA":
-            if provider.chance(temper.drops):
-                self._break()
-            elif not self._addresses:
-                self._say("554 5.5.1 no valid recipients")
-            else:
-                self._in_content = True
-                self._say("354 go ahead")
-        elif verb == "RSET":
-            self._addresses = []
-            if "PIPELINING" not in self._keywords:
-                provider.transaction()  # its client waits for our reply before it may say MAIL
-                self._is_reset = True
-                self._mail_s = provider.loop.time()
-            self._say("250 2.0.0 ok")
-        elif verb == "QUIT":
-            self._is_over = True
-            self._say("221 2.0.0 bye", None if provider.chance(temper.lingers) else self._close)
-        else:
-            self._say("500 5.5.2 what?")
-
-    def _mail(self) -> None:
-        provider, temper = self._provider, self._provider.temper
-        self._messages += 1
-        self._named = 0
-        self._addresses = []
-        self._is_refused = False
-        if not self._is_reset:
-            self._mail_s = provider.loop.time()
-            provider.transaction()
-        self._is_reset = False
-        provider.messages(self._messages)
-        if provider.chance(temper.mail_421):
-            self._part("421 4.3.2 closing")
-        elif provider.chance(temper.mail_4xx):
-            self._is_refused = True
-            self._say("451 4.3.0 not this one now")
-        else:
-            self._say("250 2.1.0 ok")
-
-    def _rcpt(self, address: str) -> str:
-        provider, temper = self._provider, self._provider.temper
-        self._named += 1
-        provider.recipients(self._named)
-        provider.witness.begun(provider.name, address, self._mail_s)
-        is_new = address not in provider.asked
-        provider.asked.add(address)
-        if self._is_refused:
-            return "503 5.5.1 MAIL first"
-        if address.startswith("bad"):
-            provider.witness.refused(address, 550, provider.name)
-            return "550 5.1.1 unknown"
-        if temper.recipients_max and len(self._addresses) >= temper.recipients_max:
-            return "452 4.5.3 too many recipients"
-        if (temper.is_grey and is_new) or provider.chance(temper.rcpt_4xx):
-            return "450 4.7.1 come again"
-        self._addresses.append(address)
-        return "250 2.1.5 ok"
-
-    def _end(self, content: bytes) -> None:
-        provider, temper = self._provider, self._provider.temper
-        now_s = provider.loop.time()
-        is_dropped = provider.chance(temper.drops_after_dot)
-        if is_dropped and provider.chance(0.5):
-            self._break()
-            return
-        if not is_dropped and provider.chance(temper.dot_4xx):
-            self._say("451 4.3.0 not now")
-            return
-        if not is_dropped and provider.chance(temper.dot_5xx):
-            for address in self._addresses:
-                provider.witness.refused(address, 554, provider.name)
-            self._say("554 5.7.1 not this")
-            return
-        taken = Taken(provider.name, self._addresses, content, now_s, float("inf"), self._client)
-        if is_dropped:
-            taken.left_s = now_s
-            self._break()
-        else:
-            self._taken = taken
-            if not provider.chance(temper.stalls):
-                taken.reply_s = self._say("250 2.0.0 taken") + provider.latency_s
-        provider.witness.taken(taken)

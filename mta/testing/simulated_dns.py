@@ -18,8 +18,8 @@ class SimulatedDns:
         self._random = random
         self.hosts: dict[str, Sequence[str]] = {}
         """Domain -> its mail hosts, the best first."""
-        self.addresses: dict[str, str] = {}
-        """Mail host -> its address."""
+        self.addresses: dict[str, list[str]] = {}
+        """Mail host -> its addresses, IPv4 and IPv6."""
         self.broken: set[str] = set()
         """Domains whose nameservers do not answer."""
 
@@ -31,7 +31,9 @@ class SimulatedDns:
         if kind == "MX" and name in self.hosts:
             records = tuple(f"{10 * at} {host}" for at, host in enumerate(self.hosts[name], 1))
             return Answer("found", records, TTL_S, name)
-        if kind == "A" and name in self.addresses:
-            return Answer("found", (self.addresses[name],), TTL_S, name)
+        if kind in ("A", "AAAA"):
+            found = [address for address in self.addresses.get(name, ()) if (":" in address) is (kind == "AAAA")]
+            if found:
+                return Answer("found", tuple(found), TTL_S, name)
         known = name in self.hosts or name in self.addresses
         return Answer("empty" if known else "no-name", ttl_s=300, name=name)

@@ -18,9 +18,10 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 STEPS_PER_SECOND_MAX = 30_000  # callbacks of all loops in one second of the simulation: whoever needs more is spinning
-ASLEEP_AFTER_S = 1.5  # without a byte, a job or a word from outside
+ASLEEP_AFTER_S = 0.3  # without a byte, a job or a word from outside
 SHORT_S = 1.0  # timers up to this are those of sweeps
-NAPS = ((3600.0, 60.0), (300.0, 20.0), (10.0, 5.0), (ASLEEP_AFTER_S, 1.0))  # asleep for so long: sweeps so seldom
+NAPS = ((300.0, 60.0), (60.0, 15.0), (10.0, 5.0), (1.5, 1.0), (ASLEEP_AFTER_S, 0.25))
+"""Asleep for so long: sweeps so seldom."""
 NAP_S_MAX = 60.0
 LOOK_S = 1.0  # how often `run` asks whether it is over
 JOB_S = (0.0002, 0.02)  # what a disk takes for one job

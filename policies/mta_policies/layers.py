@@ -1,18 +1,24 @@
-"""Layers: the shipped policies, an admin's own over them, and `default` under all of them.
+"""Layers: the shipped policies, an admin's own over them, tenants' over these, and `default` under all of them.
 
 A file of the admin's with the name of a shipped one adds to it or replaces its values, key by key; with
-`replace = true` it starts afresh. What a policy leaves open comes from `default`. Every value that is in force
-knows the file and line that it comes from.
+`replace = true` it starts afresh. What a policy leaves open comes from `default`, whose rules are tried after the
+policy's own. `tenants/TENANT/NAME.toml` holds for one tenant's mail. Every value that is in force knows the file and
+line that it comes from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from mta_policies.located import Keys, Problem, SyntaxProblem, parse
+from mta_policies import sound
+from mta_policies.located import Place, Problem, SyntaxProblem, nearest, parse
 from mta_policies.match import Index
+from mta_policies.policy import Policy
 from mta_policies.reader import Reader
-from mta_policies.schema import Limits, Policy, PolicyFile, Retry
-from mta_policies.tree import Table, Tree, is_list_of_tables, overlay, tree_of
+from mta_policies.rulebook import TestCase
+from mta_policies.schema import PolicyFile
+from mta_policies.tenants import TenantFile, with_scopes
+from mta_policies.tree import Tree, overlay, tree_of
 
 DEFAULT = "default"
 """The name of the policy that is under all others."""
@@ -22,10 +28,12 @@ BUILT_IN = "built in"
 
 FILE_BYTES_MAX = 1_000_000  # a policy is a page of text; more is a mistake of who named the folder
 
-_OWN_KEYS = ("title", "replace", "match", "owners", "sources", "rule")
-"""What a policy never takes from `default`: who it is for, how many workers share it, and its own exceptions."""
+TENANTS = "tenants"
+"""The folder in the admin's that has a folder for each tenant."""
 
-_SOURCE_KEYS = ("limits", "source_limits", "retry")
+_OWN_KEYS = ("title", "replace", "match", "owners", "sources", "rule")
+"""What a policy never takes from `default`: who it is for, how many workers share it, and its own exceptions. Rules
+are taken, but stand behind its own."""
 
 
 class PolicyError(Exception):
@@ -37,11 +45,29 @@ class PolicyError(Exception):
         self.warnings = list(warnings)
 
 
+class LocatedTest(NamedTuple):
+    """A `[[test]]` and where it stands."""
+
+    policy: str
+    tenant: str
+    """Whose file it is in; "" for files that are for all."""
+    test: TestCase
+    place: Place
+    is_shipped: bool
+    """It is about the shipped policies alone."""
+
+
 class PolicySet:
     """All policies in force. `default` is one of `policies`, but never matches by domain or MX."""
 
-    def __init__(self, policies: dict[str, Policy], warnings: Sequence[Problem]) -> None:
+    def __init__(
+        self, policies: dict[str, Policy], warnings: Sequence[Problem], tests: Sequence[LocatedTest] = ()
+    ) -> None:
         self.policies = policies
+        self.tests = list(tests)
+        """Of all files, in their order."""
+        self.tenants = sorted({tenant for policy in policies.values() for tenant in policy.tenant_trees})
+        """Who has files of his own."""
         self.default = policies[DEFAULT]
         self.warnings = list(warnings)
         self._domains = Index()
@@ -61,10 +87,9 @@ class PolicySet:
         name = self._hosts.find_all(hosts)
         return self.policies[name] if name else None
 
-    def origin(self, policy_name: str, path: tuple[str, ...], source_name: str = "") -> str:
+    def origin(self, policy_name: str, path: tuple[str, ...], source_name: str = "", tenant: str = "") -> str:
         """Where a value in force was written: "policies/google.toml:12"; "built in" where no file says it."""
-        policy = self.policies[policy_name]
-        place = (policy.source_tree(source_name) if source_name else policy.tree).origin(path)
+        place = self.policies[policy_name].tenant_tree(tenant, source_name).origin(path)
         return str(place) if place else BUILT_IN
 
 
@@ -80,45 +105,63 @@ def shipped_names(shipped: Path | None = None) -> list[str]:
     return sorted(path.stem for path in (shipped or shipped_directory()).glob("*.toml"))
 
 
-def load(local: Path | None, disabled: Sequence[str] = (), *, shipped: Path | None = None) -> PolicySet:
+def load(
+    local: Path | None, disabled: Sequence[str] = (), *, shipped: Path | None = None, draft: Path | None = None
+) -> PolicySet:
     """Reads both folders; PolicyError with all problems at once where they do not hold together.
 
-    `local`: the admin's folder; None for none. `disabled`: shipped policies that are not wanted.
+    `local`: the admin's folder; None for none. `disabled`: shipped policies that are not wanted. `draft`: a file that
+    is read as if it lay in the admin's folder, in the place of one with its name.
     """
-    return _Loader(shipped or shipped_directory(), local, disabled).load()
+    loader = _Loader(shipped or shipped_directory(), local, disabled)
+    if draft is not None:
+        loader.local_files[draft.stem] = draft
+    return loader.load()
 
 
 class _Loader:
     def __init__(self, shipped: Path, local: Path | None, disabled: Sequence[str]) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.tests: list[LocatedTest] = []
         self.disabled = set(disabled) - {DEFAULT}
-        self.shipped_files = {path.stem: path for path in sorted(shipped.glob("*.toml"))}
+        self.shipped_files = _files(shipped)
         self.local_files: dict[str, Path] = {}
-        if local is not None and local.resolve() != shipped.resolve():
-            self.local_files = {path.stem: path for path in sorted(local.glob("*.toml"))}
+        self.tenant_files: dict[str, dict[str, Path]] = {}
+        if local is not None:
+            if local.resolve() != shipped.resolve():
+                self.local_files = _files(local)
+            folders = sorted(path for path in (local / TENANTS).glob("*") if path.is_dir())
+            self.tenant_files = {folder.name: _files(folder) for folder in folders}
 
     def load(self) -> PolicySet:
-        shipped = self.trees(path for name, path in self.shipped_files.items() if name not in self.disabled)
-        local = self.trees(self.local_files.values())
+        shipped = self.trees({name: path for name, path in self.shipped_files.items() if name not in self.disabled})
+        local = self.trees(self.local_files)
+        for trees in (shipped, local):
+            for name, tree in trees.items():
+                self.read_tests(PolicyFile, name, "", tree, is_shipped=trees is shipped)
         default, default_files = self.layer(DEFAULT, shipped, local)
-        policies = {DEFAULT: self.policy(DEFAULT, default, default_files, is_default=True)}
-        for name in sorted((shipped.keys() | local.keys()) - {DEFAULT}):
+        default = default.without("test")
+        names = sorted((shipped.keys() | local.keys()) - {DEFAULT})
+        tenant_trees = self.tenant_layer([DEFAULT, *names])
+        policies = {DEFAULT: self.policy(DEFAULT, default, default_files, tenant_trees, is_default=True)}
+        for name in names:
             own, files = self.layer(name, shipped, local)
-            policies[name] = self.policy(name, overlay(default.without(*_OWN_KEYS), own), files)
-        self.find_ties(policies)
+            tree = overlay(default.without(*_OWN_KEYS), own.without("test")).with_below("rule", default)
+            policies[name] = self.policy(name, tree, files, tenant_trees)
+        self.warnings += sound.ties(policies)
         if self.problems:
             raise PolicyError(_once(self.problems), _once(self.warnings))
-        return PolicySet(policies, _once(self.warnings))
+        return PolicySet(policies, _once(self.warnings), self.tests)
 
-    def trees(self, paths: Iterable[Path]) -> dict[str, Tree]:
+    def trees(self, files: dict[str, Path]) -> dict[str, Tree]:
         trees = {}
-        for path in paths:
+        for name, path in files.items():
             shown = str(_relative(path))
             try:
                 if path.stat().st_size > FILE_BYTES_MAX:
                     raise ValueError(f"larger than {FILE_BYTES_MAX} bytes: not a policy")
-                trees[path.stem] = tree_of(parse(path.read_text(encoding="utf-8"), shown))
+                trees[name] = tree_of(parse(path.read_text(encoding="utf-8"), shown))
             except SyntaxProblem as error:
                 self.problems.append(error.problem)
             except UnicodeDecodeError:
@@ -129,6 +172,25 @@ class _Loader:
                 self.problems.append(Problem(shown, 0, str(error)))
         return trees
 
+    def read_tests(
+        self, struct: type[PolicyFile] | type[TenantFile], name: str, tenant: str, tree: Tree, *, is_shipped: bool
+    ) -> None:
+        """Tests are not layered: each is about the layers up to its own. And names that one file uses twice."""
+        self.problems += sound.twice_named(tree)
+        alone = tree.only("test")
+        if not alone.data:
+            return
+        reader = Reader(alone)
+        tests = reader.read(struct).tests
+        self.take(reader)
+        self.tests += [
+            LocatedTest(name, tenant, test, tree.place(("test", i)), is_shipped) for i, test in enumerate(tests)
+        ]
+
+    def take(self, reader: Reader) -> None:
+        self.problems += reader.problems
+        self.warnings += reader.warnings
+
     def layer(self, name: str, shipped: dict[str, Tree], local: dict[str, Tree]) -> tuple[Tree, list[str]]:
         """What the files of this name together say, and which they are."""
         layers = [trees[name] for trees in (shipped, local) if name in trees]
@@ -138,97 +200,54 @@ class _Loader:
             del layers[0]
         tree = layers[0]
         for upper in layers[1:]:
-            tree = overlay(tree, _with_rules_below(tree, upper))
+            tree = overlay(tree, upper.with_below("rule", tree))
         return tree, [layer.place(()).file for layer in layers]
 
-    def policy(self, name: str, tree: Tree, files: list[str], *, is_default: bool = False) -> Policy:
+    def policy(
+        self,
+        name: str,
+        tree: Tree,
+        files: list[str],
+        tenant_trees: dict[str, dict[str, Tree]],
+        *,
+        is_default: bool = False,
+    ) -> Policy:
         reader = Reader(tree)
         file = reader.read(PolicyFile)
         if is_default and "match" in tree.data:
             reader.fail(("match",), "default is under all policies and matches nothing by itself")
-        _check_regular(reader, file.retry, ("retry",))
-        policy = Policy(name, file, tree, files)
-        self.check_owners(reader, policy, file)
-        for pattern in policy.source_patterns:
-            if not reader.is_good("sources", pattern):
-                continue
-            table = tree.get(("sources", pattern))
-            given = [key for key in _SOURCE_KEYS if isinstance(table, dict) and key in table]
-            whole_reader = Reader(policy.tree_with([pattern]))
-            whole = whole_reader.read(PolicyFile)
-            del whole_reader.problems[:], whole_reader.warnings[:]  # told already: what counts here is the whole
-            if "retry" in given:
-                _check_regular(whole_reader, whole.retry, ("retry",))
-            for key, limits in (("limits", whole.limits), ("source_limits", whole.source_limits)):
-                if key in given:
-                    self.check_share(whole_reader, key, limits, policy.owners)
-            reader.problems += whole_reader.problems
-            reader.warnings += whole_reader.warnings
-        self.problems += reader.problems
-        self.warnings += reader.warnings
+        own = tenant_trees.get(name, {})
+        for_all = {} if is_default else tenant_trees.get(DEFAULT, {})
+        merged = {
+            tenant: overlay(for_all[tenant], own[tenant].with_below("rule", for_all[tenant]))
+            if tenant in own and tenant in for_all
+            else own.get(tenant) or for_all[tenant]
+            for tenant in sorted(own.keys() | for_all.keys())
+        }
+        policy = Policy(name, file, tree, files, merged)
+        sound.check(reader, policy, file)
+        self.take(reader)
         return policy
 
-    def check_owners(self, reader: Reader, policy: Policy, file: PolicyFile) -> None:
-        limits = {"limits": file.limits, "source_limits": file.source_limits, "provider_limits": file.provider_limits}
-        for key, one in limits.items():
-            self.check_share(reader, key, one, policy.owners)
-
-    def check_share(self, reader: Reader, table: str, limits: Limits, owners: int) -> None:
-        """Each owner has its share of a limit: less than one connection or message would be none."""
-        if owners == 1:
-            return
-        if 0 < limits.connections < owners:
-            text = f"connections = {limits.connections} cannot be shared by owners = {owners}: each needs at least one"
-            reader.fail((table, "connections"), text)
-        for key, rates in (("connection_rate", limits.connection_rate), ("rate", limits.rate)):
-            for rate in rates:
-                if rate.count < owners:
-                    text = f'{key} = "{rate}" cannot be shared by owners = {owners}: each needs at least one'
-                    reader.fail((table, key), text)
-                elif rate.per_second < owners:
-                    text = (
-                        f'{key} = "{rate}" is less than one a second for each of owners = {owners}: '
-                        "after a pause each may begin with one at the same moment"
-                    )
-                    reader.warn((table, key), text)
-
-    def find_ties(self, policies: dict[str, Policy]) -> None:
-        """The same pattern in two policies: which one wins would be a matter of names."""
-        for key in ("domains", "mx"):
-            seen: dict[str, str] = {}
-            for name, policy in policies.items():
-                patterns = policy.match.domains if key == "domains" else policy.match.mx
-                for pattern in dict.fromkeys(patterns):
-                    first = seen.setdefault(pattern, name)
-                    if first != name:
-                        at = policies[first].tree.place(("match", key))
-                        text = f"{pattern} is also in {at}: a tie, and policy {first} wins by its name"
-                        self.warnings.append(policy.tree.problem(("match", key), text))
+    def tenant_layer(self, policies: Sequence[str]) -> dict[str, dict[str, Tree]]:
+        """Of each policy, what the tenants' files say about it, read and found right."""
+        layers: dict[str, dict[str, Tree]] = {}
+        for tenant, files in self.tenant_files.items():
+            for name, raw in self.trees(files).items():
+                tree = with_scopes(raw)
+                if name not in policies:
+                    hint = nearest(name, policies)
+                    self.problems.append(raw.problem((), f"there is no policy {name} to lay this over{hint}"))
+                reader = Reader(tree.without("test"))
+                sound.check_tenant(reader, reader.read(TenantFile))
+                self.take(reader)
+                self.read_tests(TenantFile, name, tenant, tree, is_shipped=False)
+                layers.setdefault(name, {})[tenant] = tree.without("test")
+        return layers
 
 
-def _check_regular(reader: Reader, retry: Retry, path: Keys) -> None:
-    """What only shows together in [retry]."""
-    is_good = reader.is_good(*path, "schedule")
-    if is_good and (not retry.schedule or min(retry.schedule) < 1.0):
-        reader.fail((*path, "schedule"), "schedule: at least one time, and none under a second")
-    if len({minute for window in retry.avoid for minute in window.minutes()}) == 60:
-        reader.fail((*path, "avoid"), "avoid: nothing is left of the hour")
-
-
-def _with_rules_below(lower: Tree, upper: Tree) -> Tree:
-    """The upper tree with the lower one's rules after its own, but for those whose names it uses itself."""
-    own, below = upper.data.get("rule"), lower.data.get("rule")
-    if not (is_list_of_tables(own) and is_list_of_tables(below)):
-        return upper
-    rules: list[Table] = [*own]  # type: ignore[misc]  # is_list_of_tables has just said so
-    names = {rule.get("name") for rule in rules}
-    places = dict(upper.places)
-    for i, rule in enumerate(below):  # type: ignore[arg-type]
-        if rule.get("name") not in names:
-            branch = lower.branch(("rule", i))
-            places |= {("rule", len(rules), *keys): place for keys, place in branch.places.items()}
-            rules.append(rule)
-    return Tree({**upper.data, "rule": rules}, places)
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

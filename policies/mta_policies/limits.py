@@ -61,6 +61,16 @@ class Bucket:
             self._since_s = now_s
             self._taken = 1.0
 
+    def take_many(self, count: int, now_s: float) -> None:
+        """So many went, the last of them now; the others counted as late as that."""
+        if count:
+            self.take(now_s)
+            self._taken += count - 1
+
+    def free(self, now_s: float) -> int:
+        """How many may go at this moment."""
+        return int(1.0 + self._ahead_s / self.interval_s - self.used(now_s) + _ROUNDING_S)
+
     def used(self, now_s: float) -> float:
         """How many of the burst are used up at this time."""
         return max(0.0, self._taken - (now_s - self._since_s) / self.interval_s)

@@ -14,15 +14,17 @@ HOUR_MINUTES = 60
 SPREAD_MINUTES_MAX = 10  # what was held back by an avoided window comes back over so many minutes, not at once
 
 
-def next_attempt_s(retry: Retry, attempts: int, now_s: float, random_unit: float) -> float:
+def next_attempt_s(retry: Retry, attempts: int, now_s: float, random_unit: float, after_s: float = 0.0) -> float:
     """When to try again after so many attempts (the one just made included), Unix seconds, never before `now_s`.
 
     `random_unit` is a chance from 0 to 1 (1 not included): it places the time within the jitter, and within
-    the minutes after an avoided window.
+    the minutes after an avoided window. `after_s`: a rule says when, instead of the schedule: never before that.
     """
-    schedule = retry.schedule
-    delay_s = schedule[min(max(attempts, 1), len(schedule)) - 1]
-    delay_s *= 1.0 + retry.jitter * (2.0 * random_unit - 1.0)
+    if after_s:
+        delay_s = after_s * (1.0 + retry.jitter * random_unit)
+    else:
+        delay_s = retry.schedule[min(max(attempts, 1), len(retry.schedule)) - 1]
+        delay_s *= 1.0 + retry.jitter * (2.0 * random_unit - 1.0)
     return after_avoided_s(retry.avoid, now_s + delay_s, random_unit)
 
 

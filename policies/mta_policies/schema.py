@@ -1,82 +1,22 @@
-"""What a policy file may say: every table as a struct, every key with its text.
+"""What a policy file may say: every table as a struct, every key with its text. Rules and tests are in `rulebook`.
 
 `mta policy`, the guide and the reader take names, texts and forms from here. A policy never stands alone:
 `layers` lays the files over each other, reads the result into these structs and makes a `Policy` of it.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, field
 
-from mta_policies import match, units
-from mta_policies.located import Place
-from mta_policies.reader import Form, Reader, about, form, shown, text_form
-from mta_policies.tree import Tree, overlay
-from mta_policies.units import MinuteWindow, Rate
+from mta_policies.forms import Bytes, Count, DomainPattern, Minutes, Rates, Seconds, Share, Texts, Windows
+from mta_policies.reader import about
+from mta_policies.rulebook import Rule, TestCase
+from mta_policies.units import Rate
 
-DURATION = text_form('a duration such as "5m"', units.duration_s, units.render_duration)
-SIZE = text_form('a size such as "50MB"', units.size_bytes, units.render_size)
-SHARE = text_form('a share such as "20%"', units.share, units.render_share)
-MINUTES = text_form('minutes of the hour such as "*:58-*:04"', units.minute_window, str)
-
-
-def _read_rates(value: object, place: Place) -> tuple[Rate, ...]:
-    del place
-    if isinstance(value, str):
-        return units.rates(value)
-    if isinstance(value, list):
-        return tuple(units.rate(one) for one in _texts(value))
-    raise ValueError(f'expected a rate such as "100/min", a list of rates or "none", got {shown(value)}')
-
-
-def _read_texts(value: object, place: Place) -> tuple[str, ...]:
-    del place
-    return tuple(_texts([value] if isinstance(value, str) else value))
-
-
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list):
-        raise ValueError(f"expected a text or a list of texts, got {shown(value)}")
-    wrong = [one for one in value if not isinstance(one, str)]
-    if wrong:
-        raise ValueError(f"expected a text, got {shown(wrong[0])}")
-    return value
-
-
-def _write_texts(values: tuple[str, ...]) -> object:
-    return values[0] if len(values) == 1 else list(values)
-
-
-RATES = Form("rates", _read_rates, units.render_rates)
-TEXTS = Form("texts", _read_texts, _write_texts)
-
-
-def _domain_pattern(pattern: str) -> str:
-    """Lower case, in A-labels as far as they are ASCII; a star only as the whole first label."""
-    clean = pattern.strip().rstrip(".").lower()
-    rest = clean.removeprefix("*.")
-    if not rest or "*" in rest or ".." in rest or rest.startswith(".") or any(c.isspace() or c == "@" for c in rest):
-        raise ValueError(f'not a domain or pattern: {shown(pattern)}; write "example.com" or "*.example.com"')
-    if not rest.isascii():
-        raise ValueError(f"write {shown(pattern)} in its ASCII form, xn--...: that is what mail is routed by")
-    return clean
-
-
-DOMAIN_PATTERN = text_form("a domain or a pattern", _domain_pattern, str)
-
-Seconds = Annotated[float, form(DURATION)]
-Bytes = Annotated[int, form(SIZE)]
-Share = Annotated[float, form(SHARE)]
-Rates = Annotated[tuple[Rate, ...], form(RATES)]
-Texts = Annotated[tuple[str, ...], form(TEXTS)]
-Minutes = Annotated[MinuteWindow, form(MINUTES)]
-DomainPattern = Annotated[str, form(DOMAIN_PATTERN)]
-Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 TlsMode = Literal["none", "opportunistic", "required", "verify"]
 
-RULES_NOT_YET = "rules have no effect yet: this version only checks how they are written"
+WINDOW_NOT_YET = "window has no effect yet: this version only checks how it is written"
 QUOTA_NOT_YET = "quota has no effect yet: this version only checks how it is written"
 
 
@@ -116,6 +56,7 @@ class Limits(msgspec.Struct, frozen=True):
     ] = ()
     recipients_per_transaction: Annotated[Count, about("RCPTs in one transaction; 0: no limit.")] = 0
     recipients_per_connection: Annotated[Count, about("RCPTs over all transactions of a connection; 0: no limit.")] = 0
+    message_size_max: Annotated[Bytes, about('Larger messages are not tried and bounce: "3MB"; "0B": no limit.')] = 0
     mix_domains: Annotated[bool, about("false: one transaction never has recipients of two domains.")] = True
     quota: Annotated[
         Quota | None,
@@ -123,6 +64,14 @@ class Limits(msgspec.Struct, frozen=True):
             'Messages in a calendar day: { count = 300000, per = "day", zone = "Asia/Tokyo" }.', not_yet=QUOTA_NOT_YET
         ),
     ] = None
+    window: Annotated[
+        Windows,
+        about(
+            'When mail may go: "08:00-22:00 Asia/Tokyo", "Mon-Fri 22:00-06:00 UTC"; of several any is enough;'
+            " left out: always.",
+            not_yet=WINDOW_NOT_YET,
+        ),
+    ] = ()
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -149,58 +98,27 @@ class SourceOverride(msgspec.Struct, frozen=True):
     retry: Annotated[Retry, about("As [retry], for these sources.")] = Retry()
 
 
-class When(msgspec.Struct, frozen=True):
-    """What a reply must look like; all that is given must match, of a list any."""
+class Adapt(msgspec.Struct, frozen=True):
+    """A rate that falls at once when the provider complains and rises slowly while it does not; for each source, DKIM
+    domain and site by itself."""
 
-    code: Annotated[Texts, about('Reply codes: "421", "45x".')] = ()
-    enhanced: Annotated[Texts, about('Enhanced codes: "4.7.*".')] = ()
-    text: Annotated[Texts, about("Regular expressions, searched for in the reply's text.")] = ()
-    stage: Annotated[Texts, about("Where in the dialogue: connect, greeting, mail, rcpt, data, content ...")] = ()
-
-
-class Trigger(msgspec.Struct, frozen=True):
-    """How often before a rule acts; by default at every match."""
-
-    count: Annotated[Count, about("Matches.")] = 0
-    within_s: Annotated[Seconds, about("In how long.")] = field(default=0.0, name="in")
-    share: Annotated[Share, about("Share of the replies that match.")] = 0.0
-    of: Annotated[Count, about("Replies before a share is taken.")] = 0
-    consecutive: Annotated[Count, about("Matches with no other reply between.")] = 0
-
-
-ActionName = Literal["slow", "suspend", "probe", "bounce", "defer", "category", "alert"]
-ScopeName = Literal[
-    "recipient",
-    "tenant",
-    "campaign",
-    "dkim-domain",
-    "spf-domain",
-    "source",
-    "netblock",
-    "site",
-    "provider",
-]
-
-
-class Action(msgspec.Struct, frozen=True):
-    """What a rule does."""
-
-    action: Annotated[ActionName, about("slow, suspend, probe, bounce, defer, category or alert.")]
-    for_s: Annotated[Seconds, about("How long.")] = field(default=0.0, name="for")
-    scope: Annotated[ScopeName, about("For whom.")] = "site"
-    rate: Annotated[Rates, about("slow: at this rate.")] = ()
-    connections: Annotated[Count, about("slow: with so many connections.")] = 0
-    after_s: Annotated[Seconds, about("defer: tried again after.")] = field(default=0.0, name="after")
-    category: Annotated[str, about("category: how it is classed.")] = ""
-
-
-class Rule(msgspec.Struct, frozen=True):
-    """What to do about a kind of reply."""
-
-    name: Annotated[str, about("A name; one that a shipped rule has replaces it.")]
-    when: Annotated[When, about("Which replies.")] = When()
-    trigger: Annotated[Trigger, about("How often before it acts.")] = Trigger()
-    then: Annotated[tuple[Action, ...], about("What is done.")] = ()
+    on: Annotated[
+        Texts, about("Names of rules, or categories: an answer that has one of them lowers the rate; []: nothing does.")
+    ] = ()
+    floor: Annotated[
+        Rates, about('Never slower than this, but for a ceiling that is lower; of several the slowest: "10/min".')
+    ] = (Rate(1, 60),)
+    ceiling: Annotated[
+        Rates, about("Never faster than this, nor than the rate of [limits]; one of the two must be there.")
+    ] = ()
+    decrease: Annotated[Share, about("What a complaint takes off.")] = 0.5
+    increase: Annotated[
+        Share,
+        about(
+            "The share of the rate that was complained of last that comes on in every minute that used half of what was"
+            " allowed."
+        ),
+    ] = 0.01
 
 
 class PolicyFile(msgspec.Struct, frozen=True):
@@ -231,65 +149,11 @@ class PolicyFile(msgspec.Struct, frozen=True):
         default_factory=dict
     )
     retry: Annotated[Retry, about("When again, when never.")] = Retry()
-    rules: Annotated[tuple[Rule, ...], about("What to do about replies.", not_yet=RULES_NOT_YET)] = field(
-        default=(), name="rule"
-    )
-
-
-class ForSource(NamedTuple):
-    """What of a policy holds for one source."""
-
-    limits: Limits
-    source_limits: Limits
-    retry: Retry
-
-
-class Policy:
-    """One policy in force: what its files say over what `default` says."""
-
-    def __init__(self, name: str, file: PolicyFile, tree: Tree, files: Sequence[str]) -> None:
-        self.name = name
-        self.title = file.title or name
-        self.match = file.match
-        self.owners = file.owners
-        self.tls: TlsMode = file.tls
-        self.limits = file.limits
-        self.source_limits = file.source_limits
-        self.provider_limits = file.provider_limits
-        self.retry = file.retry
-        self.source_patterns = tuple(sorted(file.sources, key=lambda pattern: (len(pattern), pattern)))
-        """The names in `[sources."..."]`, the strongest last."""
-        self.tree = tree
-        """Every value and where it was written."""
-        self.files = tuple(files)
-        """The files that make it, the strongest last, without `default`'s."""
-        self._for_source: dict[str, ForSource] = {}
-
-    def __repr__(self) -> str:
-        return f"Policy({self.name!r})"
-
-    def for_source(self, source_name: str) -> ForSource:
-        """Limits and retry for this source: of several patterns that match, the longer's values stand."""
-        known = self._for_source.get(source_name)
-        if known is None:
-            if self.patterns_for(source_name):
-                file = Reader(self.source_tree(source_name)).read(PolicyFile)
-                known = ForSource(file.limits, file.source_limits, file.retry)
-            else:
-                known = ForSource(self.limits, self.source_limits, self.retry)
-            self._for_source[source_name] = known
-        return known
-
-    def patterns_for(self, source_name: str) -> list[str]:
-        """The `[sources."..."]` that apply to this source, the strongest last."""
-        return [pattern for pattern in self.source_patterns if match.name_matches(pattern, source_name)]
-
-    def source_tree(self, source_name: str) -> Tree:
-        """Every value as it holds for this source, and where it was written."""
-        return self.tree_with(self.patterns_for(source_name))
-
-    def tree_with(self, patterns: Sequence[str]) -> Tree:
-        tree = self.tree
-        for pattern in patterns:
-            tree = overlay(tree, self.tree.branch(("sources", pattern)))
-        return tree
+    adapt: Annotated[Adapt, about("Down at once, up slowly.")] = Adapt()
+    rules: Annotated[
+        tuple[Rule, ...],
+        about("What to do about replies; the first that matches wins. default's come after all others."),
+    ] = field(default=(), name="rule")
+    tests: Annotated[
+        tuple[TestCase, ...], about("Replies and what must come of them; for `mta policy test` alone.")
+    ] = field(default=(), name="test")

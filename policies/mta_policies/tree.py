@@ -5,7 +5,7 @@ configuration files are included: tables add up, and a value given twice is a pr
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 from mta_policies.located import Document, Keys, Place, Problem
 
@@ -58,6 +58,31 @@ class Tree(NamedTuple):
         """The same tree without these keys of the outermost table."""
         data = {key: value for key, value in self.data.items() if key not in keys}
         return Tree(data, {path: place for path, place in self.places.items() if not path or path[0] not in keys})
+
+    def only(self, key: str) -> "Tree":
+        """The same tree with nothing but this key of the outermost table."""
+        return self.without(*(one for one in self.data if one != key))
+
+    def index_of(self, key: str, name: str) -> int | None:
+        """Which table of this list of tables has this name; None where none has."""
+        tables = self.data.get(key)
+        names = [table.get("name") for table in tables] if is_list_of_tables(tables) else []
+        return names.index(name) if name in names else None
+
+    def with_below(self, key: str, lower: "Tree") -> "Tree":
+        """The same tree, in whose list of tables `key` the lower one's follow, but for those with a name of its own."""
+        own, below = self.data.get(key, []), lower.data.get(key)
+        if not (isinstance(own, list) and is_list_of_tables(below)):
+            return self
+        tables = cast("list[Table]", list(own))
+        names = {table.get("name") for table in tables if isinstance(table, dict)}
+        places = dict(self.places)
+        for i, table in enumerate(cast("list[Table]", below)):
+            if table.get("name") not in names:
+                branch = lower.branch((key, i))
+                places |= {(key, len(tables), *keys): place for keys, place in branch.places.items()}
+                tables.append(table)
+        return Tree({**self.data, key: tables}, places)
 
     def under(self, *keys: str) -> "Tree":
         """The same tree as a table in another one: `tree.under("limits")` holds it as `limits`."""
@@ -133,7 +158,7 @@ def _join(
     return merged
 
 
-def is_list_of_tables(value: object) -> bool:
+def is_list_of_tables(value: object) -> TypeGuard[list[Table]]:
     """`[[x]]` and nothing else: lists of plain values do not add up."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from mta_queue.entry import Entry, Note, Postponement, State, mask_of, parts_in, unpacked
-from mta_queue.packed import MASK_BITS, Columns, Packed
+from mta_queue.packed import MASK_BITS, Columns, Packed, Stands
 from mta_queue.record import HEADER_BYTES
 from mta_queue.retention import Retention, Segment
 
@@ -51,6 +51,10 @@ class Catalog(Retention):
     def rows(self, seqs: Sequence[int]) -> "list[Columns | None]":
         """The rows of these items, None for each that is not packed: it does not live, or has an entry."""
         return self._packed.rows(seqs)
+
+    def stands(self, seqs: Sequence[int]) -> "list[Stands | None]":
+        """When these items are due, which of their parts live and where their notes lie; None as in `rows`."""
+        return self._packed.stands(seqs)
 
     def dues(self, seq: int) -> list[tuple[int, float]]:
         """(part, due_s) of the living parts, lowest first; none where it does not live, is not on disk or arrives."""

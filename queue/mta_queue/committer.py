@@ -33,6 +33,8 @@ class Committer:
         self.carry: list[Fates] = []
         """What has to be written again, before anything else."""
         self.syncs = 0
+        self.ends_refused = 0
+        """Segments that were full or no longer needed and could not be ended as they should."""
 
     def begin(self, group: Group) -> SegmentWriter:
         """The log's first segment of this life, on stable storage. Raises OSError."""
@@ -59,7 +61,7 @@ class Committer:
         group.kept_bytes = sum([each.length_bytes for each in self.carry])
 
     def end(self, next_number: int) -> None:
-        """Seals the segment, where there is one."""
+        """Seals the segment, where there is one; what that leaves in `carry` may not be on stable storage."""
         if self.writer is not None:
             self._seal(self.writer, next_number)
 
@@ -166,6 +168,7 @@ class Committer:
         try:
             writer.seal(self.marker, next_number, synced=self._synced)
         except OSError:
+            self.ends_refused += 1
             self._abandon()
             return False
         self.writer = None

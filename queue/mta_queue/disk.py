@@ -1,7 +1,8 @@
 """The disk: the only code of the queue that calls the operating system.
 
 Everything above takes a `Disk` and so runs as well on a MemoryDisk that loses power between any two calls. All calls
-may block; they raise OSError and never retry: what a failed write or sync means is the journal's decision.
+may block; they raise OSError, which names the file, and never retry: what a failed write or sync means is the
+journal's decision.
 """
 
 import errno
@@ -101,10 +102,11 @@ class Disk(Source, Protocol):
 class OsFile:
     """A file descriptor that is closed with its last reference, so that a cache may drop it while a thread reads."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd
+        self.path = path
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -115,9 +117,15 @@ class OsFile:
         self.close()
 
 
-def _fd(file: DiskFile) -> int:
+def _opened(file: DiskFile) -> OsFile:
     assert isinstance(file, OsFile)
-    return file.fd
+    return file
+
+
+def _named(error: OSError, file: OsFile) -> OSError:
+    """The system says of a descriptor only what is wrong; whoever reads it wants to know where."""
+    error.filename = str(file.path)
+    return error
 
 
 class OsDisk:
@@ -140,23 +148,31 @@ class OsDisk:
         return sorted(os.listdir(directory))
 
     def create(self, path: Path) -> OsFile:
-        return OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        return OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE), path)
 
     def open(self, path: Path, *, writable: bool = False) -> OsFile:
-        return OsFile(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
+        return OsFile(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC), path)
 
     def append(self, file: DiskFile, offset: int, buffers: Sequence[bytes]) -> None:
-        fd = _fd(file)
-        for start in range(0, len(buffers), IOV_MAX):
-            chunk = buffers[start : start + IOV_MAX]
-            wanted = sum(map(len, chunk))
-            written = os.pwritev(fd, chunk, offset)
-            if written < wanted:
-                _write_rest(fd, b"".join(chunk), written, offset)
-            offset += wanted
+        opened = _opened(file)
+        fd = opened.fd
+        try:
+            for start in range(0, len(buffers), IOV_MAX):
+                chunk = buffers[start : start + IOV_MAX]
+                wanted = sum(map(len, chunk))
+                written = os.pwritev(fd, chunk, offset)
+                if written < wanted:
+                    _write_rest(fd, b"".join(chunk), written, offset)
+                offset += wanted
+        except OSError as error:
+            raise _named(error, opened) from None
 
     def sync(self, file: DiskFile) -> None:
-        os.fdatasync(_fd(file))
+        opened = _opened(file)
+        try:
+            os.fdatasync(opened.fd)
+        except OSError as error:
+            raise _named(error, opened) from None
 
     def sync_directory(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -166,13 +182,17 @@ class OsDisk:
             os.close(fd)
 
     def read(self, file: DiskFile, offset: int, length_bytes: int) -> bytes:
-        fd = _fd(file)
-        data = os.pread(fd, length_bytes, offset)
-        while 0 < len(data) < length_bytes:
-            more = os.pread(fd, length_bytes - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
+        opened = _opened(file)
+        fd = opened.fd
+        try:
+            data = os.pread(fd, length_bytes, offset)
+            while 0 < len(data) < length_bytes:
+                more = os.pread(fd, length_bytes - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        except OSError as error:
+            raise _named(error, opened) from None
         return data
 
     def read_cached(self, file: DiskFile, offset: int, length_bytes: int) -> bytes | None:
@@ -180,7 +200,7 @@ class OsDisk:
             return None
         buffer = bytearray(length_bytes)
         try:
-            got = os.preadv(_fd(file), (buffer,), offset, self._nowait_flag)
+            got = os.preadv(_opened(file).fd, (buffer,), offset, self._nowait_flag)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -190,7 +210,7 @@ class OsDisk:
         return bytes(buffer) if got == length_bytes else None
 
     def size_bytes(self, file: DiskFile) -> int:
-        return os.fstat(_fd(file)).st_size
+        return os.fstat(_opened(file).fd).st_size
 
     def unlink(self, path: Path) -> None:
         try:
@@ -202,7 +222,7 @@ class OsDisk:
         os.rename(path, target)
 
     def lock(self, path: Path) -> OsFile:
-        file = OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        file = OsFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), path)
         try:
             fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mta_queue import quarantine, segment
+from mta_queue import inventory, quarantine, segment
 from mta_queue.disk import Disk
+from mta_queue.inventory import Listing
 from mta_queue.opening import index_state, judged
 from mta_queue.quarantine import Held
 from mta_queue.rebuilding import Rebuilding
 from mta_queue.record import Damage, FileHeader, Found, Record
-from mta_queue.recovery import INDEXES
+from mta_queue.recovery import FILES, INDEXES
 from mta_queue.salvage import Salvage
 
 PROGRESS_BYTES = 4 << 20  # read between two calls of `on_progress`
@@ -94,12 +95,17 @@ def verify(disk: Disk, directory: Path, on_progress: Callable[[int], None] = lam
     how many bytes have been read. Raises OSError."""
     rebuilding = Rebuilding()
     segments = file_bytes = records = 0
+    listing = inventory.read(disk, directory)
+    numbers = segment.numbers(disk.names(directory))
+    there = {*numbers}
     problems: list[str] = []
-    for number in segment.numbers(disk.names(directory)):
+    for number in numbers:
         name = segment.file_name(number)
         try:
             reader = segment.SegmentReader(Salvage(disk), disk.open(directory / name))
-            row = judged(disk, directory, number, reader)
+            if reader.header is None and not inventory.is_current(listing, _newest(disk, directory)):
+                listing = None
+            row = judged(disk, directory, number, reader, listing)
             state = index_state(reader, reader.index())
         except FileNotFoundError:
             continue
@@ -107,6 +113,8 @@ def verify(disk: Disk, directory: Path, on_progress: Callable[[int], None] = lam
             problems.append(f"{name}: {error.strerror}")
             continue
         segments += 1
+        if reader.header is not None:
+            there.add(reader.header.segment)
         if row.report:
             problems.append(f"{name}: {row.label}")
         if row.action == "read":
@@ -123,6 +131,7 @@ def verify(disk: Disk, directory: Path, on_progress: Callable[[int], None] = lam
             problems += rebuilding.set_aside[before:]
         file_bytes += reader.size_bytes
         on_progress(file_bytes)
+    problems += _look_for_missing(disk, directory, rebuilding, listing, there)
     _leave_out(rebuilding, set(segment.numbers(disk.names(directory))))
     catalog = rebuilding.catalog
     return Report(
@@ -138,6 +147,25 @@ def verify(disk: Disk, directory: Path, on_progress: Callable[[int], None] = lam
         rebuilding.gaps(),
         problems,
     )
+
+
+def _look_for_missing(
+    disk: Disk, directory: Path, rebuilding: Rebuilding, listing: Listing | None, there: set[int]
+) -> list[str]:
+    """A line for each segment that must be there and is not. `listing` was read before it was looked what is: what a
+    running server has removed since is off the list by now."""
+    now = inventory.read(disk, directory)
+    if now is None or not inventory.is_current(listing, _newest(disk, directory)):
+        listing = None
+    known, missing = inventory.compare(listing, {*there, *quarantine.numbers_held(disk, directory)})
+    lost = [number for number in missing if now is not None and now.marker_of(number) is not None]
+    rebuilding.segments_known = "not known" if missing and not lost else known
+    row = FILES.decide("segment", "absent", True, False, True)
+    return [f"{segment.file_name(number)}: {row.label}" for number in lost]
+
+
+def _newest(disk: Disk, directory: Path) -> FileHeader | None:
+    return inventory.newest_header(disk, directory, segment.numbers(disk.names(directory)))
 
 
 def size_bytes(disk: Disk, directory: Path) -> int:
@@ -167,7 +195,7 @@ def records(disk: Disk, directory: Path) -> Iterator[Met]:
         name = segment.file_name(number)
         try:
             reader = segment.SegmentReader(Salvage(disk), disk.open(directory / name))
-            row = judged(disk, directory, number, reader)
+            row = judged(disk, directory, number, reader, inventory.read(disk, directory))
         except FileNotFoundError:
             continue
         if reader.header is not None:

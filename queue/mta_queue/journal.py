@@ -12,7 +12,6 @@ were not yet on stable storage and with a FORGOTTEN for each item of the failed 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Set
 from pathlib import Path
 
@@ -23,13 +22,14 @@ from mta_queue.entry import Entry, Note
 from mta_queue.fates import Fates
 from mta_queue.group import Append, Group
 from mta_queue.segment import SegmentWriter
+from mta_queue.settling import Settling
 from mta_queue.threads import Jobs
 
 GROUP_BYTES_MAX = 16 << 20  # one group's appends: bounds what the first waits for and how far a segment overshoots
 CROWD = 4  # appends in the last group that say: more are about to come, wait for them
 GATHER_S = 0.004  # at most, from one group's beginning to the next one's in a crowd: fewer syncs, fewer threads woken
 FATES_WAIT_S = 0.005  # how long fates wait for appends that they can ride with; nobody waits for them
-PLACED_AT_ONCE = 2_000  # notes that are let go of in one turn: a disk that comes back settles very many
+ENDS_MAX = 2  # segments of a life that ends: what one that cannot be sealed had not synced goes to another one, once
 RETRY_S = 1.0  # between attempts on a disk that failed twice; appends fail at once until one succeeds
 FATES_WAITING_BYTES_MAX = 16 << 20  # fates in memory that the disk did not take: beyond it nothing more should be begun
 
@@ -68,7 +68,7 @@ class Journal:
         """All that appends and fates have written."""
         self.commit_s = 0.0
         """What the last group took."""
-        self.commits = self.failures = 0
+        self.commits = self._groups_refused = 0
         self.on_segment: Callable[[SegmentWriter], None] = lambda writer: None
         """A segment was begun: readers may use its file."""
         self.on_commit: Callable[[], None] = lambda: None
@@ -94,13 +94,13 @@ class Journal:
         self._idle: asyncio.Future[None] | None = None
         self._closed = False
         self._open_segments: list[SegmentWriter] = []
-        self._settled: deque[tuple[Note, int, int]] = deque()
+        self._settling = Settling(catalog)
 
-    def open(self, first_segment: int, next_number: int) -> None:
+    def open(self, marker: int, first_segment: int, next_number: int) -> None:
         """Begins the first segment; where there is no room for one the log is failing from the start. Blocking, raises
         OSError."""
         committer = self._committer
-        self.marker = committer.marker = self._disk.draw_marker()
+        self.marker = committer.marker = marker
         self.next_number = next_number
         self.settled = next_number - 1
         committer.segment = first_segment - 1
@@ -174,6 +174,11 @@ class Journal:
         return self._committer.syncs
 
     @property
+    def failures(self) -> int:
+        """Groups that the disk refused, and segments that it did not let end."""
+        return self._groups_refused + self._committer.ends_refused
+
+    @property
     def is_failing(self) -> bool:
         """The disk refused a group and a new segment, and has not taken one since."""
         return self._error is not None
@@ -212,8 +217,20 @@ class Journal:
             if not refs.isdisjoint(others):
                 refs.update(segments)
 
-    async def close(self) -> None:
-        """Commits what waits, seals the segment and returns; what the disk refuses to take is lost like in a crash."""
+    async def close(self) -> bool:
+        """Commits what waits and seals the segment; whether all of it is on stable storage (durability "os": written).
+        What the disk refuses to take is lost like in a crash."""
+        for _ in range(ENDS_MAX):
+            await self._commit_all()
+            self._closed = True
+            await self._end()
+            if self.is_failing or not self._committer.carry:
+                break
+        self._jobs.stop()
+        return not self._has_work()
+
+    async def _commit_all(self) -> None:
+        """As far as the disk takes it."""
         assert self._loop is not None
         self._cancel_retry()
         while self._in_flight is not None or self._has_work():
@@ -225,17 +242,18 @@ class Journal:
             if self.is_failing:
                 break
         self._cancel_retry()
-        self._closed = True
-        finished = self._loop.create_future()
+
+    async def _end(self) -> None:
+        """Has the segment sealed; one that the disk does not let end leaves what it had not synced to be carried."""
+        assert self._loop is not None
+        loop, finished = self._loop, self._loop.create_future()
 
         def seal() -> None:
             self._committer.end(self.next_number)
             loop.call_soon_threadsafe(finished.set_result, None)
 
-        loop = self._loop
         self._jobs.submit(seal)
         await finished
-        self._jobs.stop()
 
     def _has_work(self) -> bool:
         fates = self._fates.records or self._waiters or self._committer.carry
@@ -351,9 +369,9 @@ class Journal:
                 self.settled = group.last_number
                 self._catalog.anchor = landed.number
         if group.settled:
-            self._settle(group.settled)
+            self._settling.settle(group.settled, self._loop)
         if group.error is not None:
-            self.failures += 1
+            self._groups_refused += 1
             if landed is None:
                 self._error = group.error
                 # What waited for its fates waits on: they go with the next group that succeeds.
@@ -404,22 +422,6 @@ class Journal:
                     self._catalog.close_segment(writer.number)
             self._open_segments = [active] if active is not None else []
         return [writer.number for writer in previous]
-
-    def _settle(self, settled: list[Fates]) -> None:
-        """Notes need not be kept in memory any more."""
-        for fates in settled:
-            self._settled.extend([(note, fates.segment, fates.offset + at) for note, at in fates.notes])
-        self._place_notes()
-
-    def _place_notes(self) -> None:
-        settled = self._settled
-        for _ in range(min(PLACED_AT_ONCE, len(settled))):
-            note, segment, offset = settled.popleft()
-            note.segment, note.offset = segment, offset
-            self._catalog.note_placed(note)
-        if settled:
-            assert self._loop is not None
-            self._loop.call_soon(self._place_notes)
 
     def _refs_of_abandoned(self, group: Group, previous: list[int]) -> set[int]:
         """What fates that are carried into another segment may be about: more than they are, never less."""

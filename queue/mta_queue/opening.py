@@ -5,11 +5,13 @@ may ask for their items by id. Of a segment without a seal every byte is read, a
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
-from mta_queue import record, recovery, segment
+from mta_queue import inventory, record, recovery, segment
 from mta_queue.disk import Disk, DiskFile
 from mta_queue.index import Index, IndexWriter
+from mta_queue.inventory import Listing
 from mta_queue.quarantine import Quarantine, numbers_held
 from mta_queue.rebuilding import Rebuilding
 from mta_queue.record import Found, Record
@@ -31,14 +33,24 @@ class Opening:
     """Reads one log, once."""
 
     def __init__(
-        self, directory: Path, disk: Disk, rebuilt: Rebuilding, quarantine: Quarantine, recent_bytes: int
+        self,
+        directory: Path,
+        disk: Disk,
+        rebuilt: Rebuilding,
+        quarantine: Quarantine,
+        listing: Listing | None,
+        recent_bytes: int,
     ) -> None:
+        """`listing`: what the inventory says."""
         self._directory = directory
         self._disk = disk
         self._rebuilt = rebuilt
         self._quarantine = quarantine
         self._recent_bytes = recent_bytes
+        self._listing = listing
         rebuilt.on_aside = quarantine.note
+        self._there: set[int] = set()
+        """Segments of which there is a file, whatever it is called."""
         self._readers: dict[int, SegmentReader] = {}
         self.next_segment = 1
         """No file of the log has or had this number or a higher one."""
@@ -50,14 +62,30 @@ class Opening:
             if name.endswith(segment.COPYING_SUFFIX):
                 self._disk.unlink(self._directory / name)  # never whole, and all that is in it lies elsewhere
         numbers = segment.numbers(names)
+        held = numbers_held(self._disk, self._directory)
         # Never a number again that a file ever had, set aside or not.
-        self.next_segment = max([0, *numbers, *numbers_held(self._disk, self._directory)]) + 1
+        self.next_segment = max([0, *numbers, *held]) + 1
+        self._there = {*numbers, *held}
+        newest = inventory.newest_header(self._disk, self._directory, numbers)
+        if not inventory.is_current(self._listing, newest):
+            self._listing = None
         recent = self._recent(numbers)
         for number in numbers:
             self._read_segment(number, is_recent=number in recent)
+        self._look_for_missing()
         recovered = self._rebuilt.recovered(self._record_at, self._find_item)
         self._readers.clear()
         return recovered
+
+    def _look_for_missing(self) -> None:
+        self._rebuilt.segments_known, missing = inventory.compare(self._listing, self._there)
+        row = FILES.decide("segment", "absent", True, False, True)
+        for number in missing:
+            self._rebuilt.aside(number, segment.file_name(number), row.label)
+            try:
+                self._quarantine.tell(number, row.label)
+            except OSError:
+                pass  # it is only a note for the admin, who hears of it anyway
 
     def _recent(self, numbers: list[int]) -> set[int]:
         """The newest segments; what their headers say of older ones is noted, so that these need not be asked."""
@@ -82,7 +110,9 @@ class Opening:
         path = self._directory / name
         file = disk.open(path, writable=True)
         reader = SegmentReader(Salvage(disk), file)
-        row = judged(disk, self._directory, number, reader)
+        row = judged(disk, self._directory, number, reader, self._listing)
+        if reader.header is not None:
+            self._there.add(reader.header.segment)
         if row.action == "refuse":
             raise LogFormatError(f"{path} is {row.label}: it was written by a newer version")
         if row.report:
@@ -105,7 +135,7 @@ class Opening:
             segment.make_stable(disk, file, reader.size_bytes)
             index = IndexWriter()
             rebuilt.take(number, name, reader, verify_content=True, keep_ids=True, index=index)
-            if reader.is_whole and reader.header is not None:
+            if reader.is_whole and reader.header is not None and not rebuilt.is_torn_again:
                 self._seal(file, reader.size_bytes, reader.end_with(index, rebuilt.next_number - 1))
         if number in rebuilt.catalog.segments:
             rebuilt.catalog.segments[number].file_bytes = disk.size_bytes(file)
@@ -158,14 +188,16 @@ class Opening:
             return None
 
 
-def judged(disk: Disk, directory: Path, number: int, reader: SegmentReader) -> Row:
-    """What the file is. Where its beginning is lost, its records are looked for by the markers of the log's other
-    segments. Raises OSError."""
+def judged(disk: Disk, directory: Path, number: int, reader: SegmentReader, listing: Listing | None) -> Row:
+    """What the file is; `listing`: what the inventory says, where it is current. Where its beginning is lost, its
+    records are looked for by the marker that is listed, or those of the log's other segments. Raises OSError."""
+    listed = listing.marker_of(number) if listing is not None else None
     if reader.marker is None and not reader.is_blank:
-        reader.try_markers(_markers(disk, directory, number))
+        reader.try_markers(chain(() if listed is None else (listed,), _markers(disk, directory, number)))
     header = reader.header
     begins = recovery.beginning(header, reader.marker, is_blank=reader.is_blank)
-    return FILES.decide("segment", begins, header is None or header.segment == number, reader.is_sealed)
+    own_number = header is None or header.segment == number
+    return FILES.decide("segment", begins, own_number, reader.is_sealed, listed is not None)
 
 
 def index_state(reader: SegmentReader, index: Index | None) -> str:

@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CHUNK_ROWS = 256  # 12 KiB that an insertion moves at most
 _CROWDED = CHUNK_ROWS * 3 // 4  # what two chunks may hold together to be made one
@@ -18,6 +18,7 @@ MASK_BITS = 64
 NUMBER_MAX = (1 << 32) - 1
 
 _ROW = Struct("<IIIIIdQIII")
+_STANDS = Struct("<20xdQII4x")
 _STATE = Struct("<dQIII")
 _HOME = Struct("<I")
 _DUE = Struct("<dQ")
@@ -47,6 +48,9 @@ class Row(NamedTuple):
 
 Columns = tuple[int, int, int, int, int, float, int, int, int, int]
 """A row as its numbers alone."""
+
+Stands = tuple[float, int, int, int]
+"""Of a row `due_s`, `mask`, `note_segment` and `note_offset`."""
 
 
 class _Chunk:
@@ -91,8 +95,15 @@ class Packed:
 
     def rows(self, seqs: Sequence[int]) -> "list[Columns | None]":
         """What `get` says of each, without the names: neighbours are looked up and read together."""
+        return self._read(seqs, _ROW)
+
+    def stands(self, seqs: Sequence[int]) -> "list[Stands | None]":
+        """The same, of what changes while an item waits."""
+        return self._read(seqs, _STANDS)
+
+    def _read(self, seqs: Sequence[int], columns: Struct) -> list[Any]:
         wanted = seqs if isinstance(seqs, array) else array("Q", seqs)
-        found: list[Columns | None] = []
+        found: list[Any] = []
         at, count = 0, len(wanted)
         while at < count:
             place = self._find(wanted[at])
@@ -106,7 +117,7 @@ class Packed:
             if alike != near:
                 pairs = enumerate(zip(alike, near, strict=False))
                 length = next((at for at, (one, other) in pairs if one != other), length)
-            found += _ROW.iter_unpack(chunk.rows[begin * ROW_BYTES : (begin + length) * ROW_BYTES])
+            found += columns.iter_unpack(chunk.rows[begin * ROW_BYTES : (begin + length) * ROW_BYTES])
             at += length
         return found
 

@@ -23,7 +23,7 @@ INDEX_BYTES_MAX = 1 << 20  # what is read back of the index
 _OPENING = b"""\
 Segment files that could not be read in full, or not at all. The queue does not need them any more: what was whole in
 them was delivered or moved. They are kept for you; delete them when you have no use for them. Below: when a file was
-put here, its name, what was wrong with it and where.
+put here, or was found to be missing, its name, what was wrong with it and where.
 
 """
 
@@ -82,6 +82,12 @@ class Quarantine:
             target = f"{name}.{copy}"
         disk.rename(self._log / name, self._directory / target)
         disk.sync_directory(self._directory)
+
+    def tell(self, number: int, reason: str) -> None:
+        """A line about a segment of which there is no file. Raises OSError."""
+        self._disk.make_directory(self._directory)
+        self._write_index(self._disk.names(self._directory), segment.file_name(number), [reason])
+        self._disk.sync_directory(self._directory)
 
     def _write_index(self, names: Sequence[str], name: str, reasons: Sequence[str]) -> None:
         disk, path = self._disk, self._directory / INDEX_NAME

@@ -2,136 +2,33 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 from zlib import crc32
 
 from mta_queue import record, segment
 from mta_queue.catalog import Catalog
 from mta_queue.disk import Disk, DiskFile
-from mta_queue.entry import Entry, Note, parts_in
+from mta_queue.entry import Note
 from mta_queue.packed import Columns
-from mta_queue.record import HEADER_BYTES, Record
+from mta_queue.record import HEADER_BYTES
 from mta_queue.retention import Segment
 from mta_queue.threads import Job, Jobs
+from mta_queue.visit import Loaded, PartState, Piece, Visit, Wants, runs
 
 FILES_OPEN_MAX = 128  # segments kept open for reading; far below the usual 1024 descriptors of a process
-GAP_BYTES_MAX = 16 << 10  # records so close to each other are read with one call, and what lies between them too
-RUN_BYTES_MAX = 256 << 10  # read with one call
-
-_ENTRY = -1
-_NO_NOTES: Mapping[int, bytes] = MappingProxyType({})
 
 
-class PartState(NamedTuple):
-    """A living part."""
+class _Load:
+    """What was asked for together, over all visits that it takes."""
 
-    part: int
-    due_s: float
-    note: bytes
-    """Of its last postponement; empty before the first."""
-
-
-class Loaded(NamedTuple):
-    """An item read back from disk, without its content."""
-
-    seq: int
-    item_id: str
-    meta: bytes
-    parts: list[PartState]
-
-
-Place = tuple[int, int]
-"""Of a record: segment, offset."""
-
-
-class _Visit:
-    """Items that are read from the disk together: those with a row are made whole in the reading thread."""
-
-    def __init__(self, seqs: Sequence[int], rows: list[Columns | None]) -> None:
+    def __init__(self, seqs: Sequence[int], wants: Wants | None, done: Callable[[list[Loaded]], None]) -> None:
         self.seqs = seqs
-        self.rows = rows
-        """As they were when the visit began."""
-        self.wanted: list[tuple[int, int, int, int]] = []
-        """Segment and offset of a record, length of its header and payload, and what it is wanted for: twice the place
-        of an item with a row, one more for its note; _ENTRY: for an item with an entry."""
-        self.markers: dict[int, int] = {}
-        self.files: dict[int, DiskFile] = {}
-        self.opened: dict[int, DiskFile] = {}
-        self.items: list[Loaded | None] = [None] * len(seqs)
-        """Those with a row, as they were then; None where the disk did not give it."""
-        self.failed: list[tuple[int, int, str]] = []
-        """What could not be read of those: the place of the item, the segment, why."""
-        self.data: dict[Place, bytes] = {}
-        """What the disk gave of those with an entry, fewer bytes or none where it failed."""
-        self.unsafe: list[tuple[Note, bytes]] = []
-        """Notes that were still in memory when the visit began."""
-
-    def want_rows(self) -> None:
-        want = self.wanted.append
-        for place, row in enumerate(self.rows):
-            if row is None:
-                continue
-            offset, home, payload_bytes, _, _, _, _, note_home, note_offset, note_bytes = row
-            want((home, offset, HEADER_BYTES + payload_bytes, 2 * place))
-            if note_home and (note_offset != offset or note_home != home):  # else it is a copy, which holds its note
-                want((note_home, note_offset, HEADER_BYTES + note_bytes, 2 * place + 1))
-
-    def want_entry(self, entry: Entry, home: Segment) -> None:
-        self.wanted.append((home.number, entry.offset, HEADER_BYTES + entry.payload_bytes, _ENTRY))
-        for found in entry.postponed.values() if entry.postponed is not None else ():
-            note = found.note
-            if note is not None:
-                if note.data is not None:
-                    self.unsafe.append((note, note.data))
-                else:
-                    self.wanted.append((note.segment, note.offset, HEADER_BYTES + note.payload_bytes, _ENTRY))
-
-    def runs(self) -> Iterable[list[tuple[int, int, int, int]]]:
-        """What is wanted, by place, neighbours together."""
-        wanted = self.wanted
-        wanted.sort()
-        first = number = begin = end = 0
-        for at, (home, offset, length, _) in enumerate(wanted):
-            if home != number or offset > end + GAP_BYTES_MAX or offset + length > begin + RUN_BYTES_MAX:
-                if at > first:
-                    yield wanted[first:at]
-                first, number, begin, end = at, home, offset, offset
-            if offset + length > end:
-                end = offset + length
-        if first < len(wanted):
-            yield wanted[first:]
-
-    def assemble(self, records: Sequence[Record | None]) -> None:
-        """Make the items with a row of their records, which were found for what they were wanted for."""
-        for place, (seq, row) in enumerate(zip(self.seqs, self.rows, strict=True)):
-            if row is None:
-                continue
-            offset, home, _, _, _, due_s, mask, note_home, note_offset, _ = row
-            found = records[2 * place]
-            if found is None or found.kind != record.ITEM or found.seq != seq:
-                self.failed.append((place, home, f"item {seq} at {offset} cannot be read"))
-                continue
-            notes: Mapping[int, bytes] = _NO_NOTES
-            note = b""
-            if note_home:
-                is_own = note_home == home and note_offset == offset
-                noted = found if is_own else records[2 * place + 1]
-                if noted is not None and noted.seq == seq and noted.kind == record.POSTPONED:
-                    note = noted.note()
-                elif noted is not None and noted.seq == seq and noted.is_copy:
-                    notes = {part: state.note for state in noted.copied_states() for part in state.parts}
-                else:  # what it was deferred for is lost; that it waits is not
-                    self.failed.append((place, note_home, f"a note of item {seq} at {note_offset} cannot be read"))
-            if notes:
-                parts = [PartState(part, due_s, notes.get(part, b"")) for part in parts_in(mask)]
-            elif mask == 1:  # nearly all
-                parts = [PartState(0, due_s, note)]
-            else:
-                parts = [PartState(part, due_s, note) for part in parts_in(mask)]
-            self.items[place] = Loaded(seq, found.item_id(), found.meta(), parts)
+        self.wants = wants
+        self.done = done
+        self.found: dict[int, Loaded] = {}
+        self.rows: dict[int, Columns | None] = {}
+        """Of what was visited, as they were then; set where one visit is not enough."""
 
 
 class Reader:
@@ -170,115 +67,122 @@ class Reader:
 
     def load(self, seq: int) -> Loaded | None:
         """See Store.load."""
-        visit = self._visit([seq])
-        if not visit.wanted:
+        visit = self._visit((seq,), None)
+        if visit.is_empty:
             return None
         self._read_records(visit)
-        found: dict[int, Loaded] = {}
-        again = self._found(visit, found)
+        load = _Load((seq,), None, lambda items: None)
+        again = self._found(visit, load)
         assert not again, "nothing moves while the loop waits"
-        return found.get(seq)
+        return load.found.get(seq)
 
-    def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
+    def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None], wants: Wants | None = None) -> None:
         """See Store.load_soon."""
-        self._load(seqs, seqs, {}, done)
+        self._load(_Load(seqs, wants, done), seqs)
 
-    def _load(
-        self,
-        seqs: Sequence[int],
-        missing: Sequence[int],
-        found: dict[int, Loaded],
-        done: Callable[[list[Loaded]], None],
-    ) -> None:
-        visit = self._visit(missing)
+    def _load(self, load: _Load, seqs: Sequence[int]) -> None:
+        """One visit more, for these."""
+        visit = self._visit(seqs, load.wants)
 
         def read() -> None:
             self._read_records(visit)
             self.hand_over(finish)
 
         def finish() -> None:
-            is_first = not found
-            again = self._found(visit, found)
+            again = self._found(visit, load)
+            if again or load.rows:
+                again = self._unsettled(visit, load, again)
             if again:
-                self._load(seqs, again, found, done)
-            elif is_first:
-                done(list(found.values()) if len(found) == len(seqs) else [found[seq] for seq in seqs if seq in found])
+                self._load(load, again)
+            elif len(load.found) == len(load.seqs) and not load.rows:
+                load.done(list(load.found.values()))
             else:
-                done([self._as_now(found[seq]) for seq in seqs if seq in found and seq in self._catalog])
+                load.done([load.found[seq] for seq in load.seqs if seq in load.found])
 
         self._jobs.submit(read)
 
-    def _as_now(self, item: Loaded) -> Loaded:
-        """An item that an earlier visit of several found, with the living parts and times of this moment."""
-        dues = self._catalog.dues(item.seq)
-        if not dues:
-            return item  # it is arriving
-        notes = {state.part: state.note for state in item.parts}
-        return item._replace(parts=[PartState(part, due_s, notes.get(part, b"")) for part, due_s in dues])
+    def _unsettled(self, visit: Visit, load: _Load, again: Sequence[int]) -> list[int]:
+        """What the next visit is for, none where the answer is what all items say now: what was found holds as long as
+        its row is the same, and what has no row as long as the loop waits."""
+        load.rows.update(zip(visit.seqs, visit.rows, strict=True))
+        found, catalog = load.found, self._catalog
+        seqs = list(found)
+        changed: list[int] = []
+        for seq, row in zip(seqs, catalog.rows(seqs), strict=True):
+            if row is None and seq not in catalog:
+                del found[seq]
+            elif row is None or row != load.rows[seq]:
+                changed.append(seq)
+        if not again:
+            visited = frozenset(visit.seqs)
+            if all(seq in visited for seq in changed):
+                return []
+        return [*dict.fromkeys((*again, *changed))]
 
-    def _visit(self, seqs: Sequence[int]) -> _Visit:
+    def _visit(self, seqs: Sequence[int], wants: Wants | None) -> Visit:
         catalog = self._catalog
-        visit = _Visit(seqs, catalog.rows(seqs))
-        visit.want_rows()
-        for seq, row in zip(seqs, visit.rows, strict=True):
-            entry = catalog.get(seq) if row is None else None
-            if entry is not None and (home := entry.segment) is not None:
-                visit.want_entry(entry, home)
-        for number in {each[0] for each in visit.wanted}:
+        visit = Visit(seqs, catalog.rows(seqs), wants)
+        if None in visit.rows:
+            for seq, row in zip(seqs, visit.rows, strict=True):
+                entry = catalog.get(seq) if row is None else None
+                if entry is not None and (home := entry.segment) is not None:
+                    visit.want_entry(entry, home)
+        for number in visit.segments():
             visit.markers[number] = catalog.segments[number].marker
             if (file := self._file(number)) is not None:
                 visit.files[number] = file
         return visit
 
-    def _read_records(self, visit: _Visit) -> None:
+    def _read_records(self, visit: Visit) -> None:
         """In any thread."""
-        files, data = visit.files, visit.data
-        records: list[Record | None] = [None] * (2 * len(visit.seqs))
-        decode = record.decode
-        for run in visit.runs():
-            number, begin = run[0][:2]
-            marker = visit.markers[number]
-            end = max(offset + length for _, offset, length, _ in run)
-            read, used = self._read(files.get(number), number, begin, end - begin)
+        self._read_pieces(visit, visit.pieces())
+        if visit.wants is not None:
+            self._read_pieces(visit, visit.notes())
+        visit.assemble()
+
+    def _read_pieces(self, visit: Visit, pieces: list[Piece]) -> None:
+        files = visit.files
+        for run, begin, end in runs(pieces):
+            number = run[0][0]
+            data, used = self._read(files.get(number), number, begin, end - begin)
             if used is not None:
                 files[number] = visit.opened[number] = used
-            for _, offset, length, wanted_for in run:
-                at = offset - begin
-                if wanted_for == _ENTRY:
-                    data[number, offset] = read[at : at + length]
-                else:
-                    records[wanted_for] = decode(read, at, marker)
-        visit.assemble(records)
+            visit.take(run, begin, data, visit.markers[number])
 
-    def _found(self, visit: _Visit, found: dict[int, Loaded]) -> list[int]:
+    def _found(self, visit: Visit, load: _Load) -> list[int]:
         """Adds what the visit found of the items that are as they were then; -> those that are to be read again."""
-        self._keep_files(visit)
+        for number, file in visit.opened.items():
+            self.keep_file(number, file)
+        if len(visit.unwanted) == len(visit.seqs):
+            return []
         again: list[int] = []
-        catalog = self._catalog
+        catalog, found = self._catalog, load.found
         rows = catalog.rows(visit.seqs)
-        for seq, row, now, item in zip(visit.seqs, visit.rows, rows, visit.items, strict=True):
-            if row is None:
-                loaded = self._loaded(seq, visit)
-                if isinstance(loaded, _Again):
-                    again.append(seq)
-                elif loaded is not None:
-                    found[seq] = loaded
-            elif now == row:
+        if None not in rows and rows == visit.rows:  # nearly always
+            for seq, item in zip(visit.seqs, visit.items, strict=True):
                 if item is not None:
                     found[seq] = item
-            elif now is not None or seq in catalog:
-                again.append(seq)
+        else:
+            for seq, row, now, item in zip(visit.seqs, visit.rows, rows, visit.items, strict=True):
+                if row is None:
+                    loaded = self._loaded(seq, visit)
+                    if isinstance(loaded, _Again):
+                        again.append(seq)
+                    elif loaded is not None:
+                        found[seq] = loaded
+                elif now == row:
+                    if item is not None:
+                        found[seq] = item
+                elif seq not in visit.unwanted and (now is not None or seq in catalog):
+                    again.append(seq)
         for place, number, why in visit.failed:
             if rows[place] == visit.rows[place]:
                 self._unreadable(catalog.segments[number], why)
         return again
 
-    def _keep_files(self, visit: _Visit) -> None:
-        for number, file in visit.opened.items():
-            self.keep_file(number, file)
-
-    def _loaded(self, seq: int, visit: _Visit) -> "Loaded | _Again | None":
-        """What the visit found of the item, as it is now; _AGAIN where that lies elsewhere since."""
+    def _loaded(self, seq: int, visit: Visit) -> "Loaded | _Again | None":
+        """What the visit found of an item that had an entry, as it is now; _AGAIN where that lies elsewhere since. None
+        where nobody wants it, too."""
         entry = self._catalog.get(seq)
         if entry is None or (home := entry.segment) is None:
             return None
@@ -289,6 +193,9 @@ class Reader:
         if found is None or found.kind != record.ITEM or found.seq != seq:
             self._unreadable(home, f"item {seq} at {entry.offset} cannot be read")
             return None
+        meta = found.meta()
+        if visit.wants is not None and not visit.wants(seq, meta):
+            return None
         parts = []
         for due_s, note, living in entry.states():
             for part in living:
@@ -298,9 +205,9 @@ class Reader:
                 parts.append(PartState(part, due_s, text))
         if len(parts) > 1:
             parts.sort()
-        return Loaded(seq, found.item_id(), found.meta(), parts)
+        return Loaded(seq, found.item_id(), meta, parts)
 
-    def _note(self, note: Note, part: int, visit: _Visit) -> "bytes | _Again":
+    def _note(self, note: Note, part: int, visit: Visit) -> "bytes | _Again":
         if note.data is not None:
             return note.data
         data = visit.data.get((note.segment, note.offset))
@@ -330,35 +237,67 @@ class Reader:
             return None
         data = self._disk.read_cached(file, entry.offset + HEADER_BYTES + entry.payload_bytes, entry.content_bytes)
         if data is not None and crc32(data) != entry.content_crc:
-            return None  # content_soon will find the same and report it
+            return None  # contents_soon will find the same and report it
         return data
 
-    def content_soon(self, seq: int, done: Callable[[bytes | None], None]) -> None:
-        """See Store.content_soon."""
-        entry = self._catalog.get(seq)
-        home = entry.segment if entry is not None else None
-        if entry is None or home is None:
+    def contents_soon(self, seqs: Sequence[int], bytes_max: int, done: Callable[[list[bytes | None]], None]) -> None:
+        """See Store.contents_soon."""
+        count = total = 0
+        for seq in seqs:
+            entry = self._catalog.get(seq)
+            total += entry.content_bytes if entry is not None else 0
+            if count and total > bytes_max:
+                break
+            count += 1
+        self._read_contents(seqs[:count], [None] * count, range(count), done)
+
+    def _read_contents(
+        self,
+        seqs: Sequence[int],
+        contents: list[bytes | None],
+        wanted: Iterable[int],
+        done: Callable[[list[bytes | None]], None],
+    ) -> None:
+        """Reads those at these places."""
+        catalog = self._catalog
+        pieces: list[Piece] = []
+        homes: dict[int, tuple[Segment, int, int]] = {}
+        for at in wanted:
+            entry = catalog.get(seqs[at])
+            if entry is not None and (home := entry.segment) is not None:
+                offset = entry.offset + HEADER_BYTES + entry.payload_bytes
+                pieces.append((home.number, offset, entry.content_bytes, at))
+                homes[at] = home, entry.offset, entry.content_crc
+        if not pieces:
             assert self._loop is not None
-            self._loop.call_soon(done, None)
+            self._loop.call_soon(done, contents)
             return
-        file = self._file(home.number)
-        place = entry.offset
-        offset = place + HEADER_BYTES + entry.payload_bytes
-        length, crc = entry.content_bytes, entry.content_crc
+        files = {number: self._file(number) for number in {piece[0] for piece in pieces}}
 
         def read() -> None:
-            data, used = self._read(file, home.number, offset, length)
-            good = len(data) == length and crc32(data) == crc
-            self.hand_over(lambda: finish(data if good else None, used))
+            for run, begin, end in runs(pieces):
+                number = run[0][0]
+                data, files[number] = self._read(files[number], number, begin, end - begin)
+                for _, offset, length, at in run:
+                    content = data[offset - begin : offset - begin + length]
+                    if len(content) == length and crc32(content) == homes[at][2]:
+                        contents[at] = content
+            self.hand_over(finish)
 
-        def finish(data: bytes | None, used: DiskFile | None) -> None:
-            self.keep_file(home.number, used)
-            if data is None and (now := self._catalog.get(seq)) is not None:
-                if now.segment is not home or now.offset != place:
-                    self.content_soon(seq, done)  # it was copied meanwhile, and the old file may be gone
-                    return
-                self._unreadable(home, f"the content of item {seq} at {entry.offset} cannot be read")
-            done(data)
+        def finish() -> None:
+            for number, file in files.items():
+                self.keep_file(number, file)
+            again: list[int] = []
+            for at, (home, offset, _) in homes.items():
+                if contents[at] is None and (now := catalog.get(seqs[at])) is not None:
+                    if now.segment is not home or now.offset != offset:
+                        again.append(at)  # it was copied meanwhile, and the old file may be gone
+                    else:
+                        self._unreadable(home, f"the content of item {seqs[at]} at {offset} cannot be read")
+            if again:
+                self._read_contents(seqs, contents, again, done)
+            else:
+                done(contents)
 
         self._jobs.submit(read)
 

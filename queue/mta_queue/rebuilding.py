@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from mta_queue import record
+from mta_queue.carried import Carried, Fate
 from mta_queue.catalog import Catalog
 from mta_queue.entry import Entry, mask_of
 from mta_queue.index import Index, IndexWriter
 from mta_queue.record import FILE_HEADER_BYTES, HEADER_BYTES, Damage, Found, Origin, Record
 from mta_queue.recovered import Recovered, Untold, Waiting
-from mta_queue.recovery import BYTES, GAPS, RECORDS
+from mta_queue.recovery import BYTES, GAPS, RECORDS, Known
 from mta_queue.retention import Segment
 from mta_queue.segment import file_name
 
@@ -68,12 +69,15 @@ class Rebuilding:
         """What could not be read, for the admin: a line each."""
         self.quarantined = 0
         """How much that was: of one file not all has a line."""
+        self.segments_known: Known = "not known"
+        """Whether all that must be there are."""
         self.on_aside: Callable[[int, str], None] = lambda number, why: None
         """Hears why the file of a segment is to be kept."""
         self._ids: dict[int, str] = {}
         self._told = 0
         self._tellings: dict[int, _Telling] = {}
         self._forgotten: set[int] = set()
+        self._carried = Carried()
         self._segment = Segment(0, 0)
         self._name = ""
         self._sealed = False
@@ -121,7 +125,7 @@ class Rebuilding:
         assert found.marker is not None, "a file without a marker is not read"
         self.begin(number, found.marker, name, found.header, is_sealed=True)
         self._keep_ids = False
-        offset, last = FILE_HEADER_BYTES, 0
+        offset, last, highest = FILE_HEADER_BYTES, 0, 0
         for row in index.rows():
             at, seq, due_s, kind, _, flags, parts, payload_bytes, content_bytes, content_crc, extra = row
             if at > last:
@@ -135,9 +139,12 @@ class Rebuilding:
             elif kind == record.TOLD:
                 self.tell_up_to(seq)
             elif kind in record.FATE_KINDS:
-                self._fate(kind, at, seq, due_s, index.parts(parts, extra), offset, payload_bytes)
+                if at > highest and kind != record.FORGOTTEN:
+                    highest = at
+                self._apply(kind, at, seq, due_s, index.parts(parts, extra), offset, payload_bytes)
             offset += HEADER_BYTES + payload_bytes + content_bytes
         self._see(last)
+        self._carried.met(highest)
         self.end()
 
     def untold_count(self) -> int:
@@ -149,12 +156,21 @@ class Rebuilding:
         self._segment = self.catalog.begin_segment(number, marker)
         self._segment.damaged = header is None
         self._name, self._sealed = name, is_sealed
+        self._carried.begin(is_sealed=is_sealed)
         if header is not None:
             self.tell_up_to(header.told)
             self._see(header.first_number - 1)
 
+    @property
+    def is_torn_again(self) -> bool:
+        """In the last segment some fates did not count, because of what was written with them again not all is
+        there: it must not be taken for whole."""
+        return self._carried.is_torn
+
     def end(self) -> None:
         """The segment's last record was given."""
+        for fate in self._carried.end():
+            self._apply(*fate)
         self._judge_contents(followed=False)
         self.catalog.close_segment(self._segment.number)
 
@@ -171,6 +187,7 @@ class Rebuilding:
     def damage(self, offset: int, length_bytes: int, *, followed: bool, item_id: str = "") -> None:
         """Bytes that are no record; `item_id`: what seems to be left of the id of an item that lay there."""
         self._judge_contents(followed=followed)
+        self._carried.damage()
         row = BYTES.decide("record", self._sealed, followed)
         if row.report:
             self._segment.damaged = True
@@ -193,7 +210,7 @@ class Rebuilding:
             self.tell_up_to(found.seq)
         elif kind in record.FATE_KINDS:
             parts, payload_bytes = found.listed_parts(), len(found.payload)
-            self._fate(kind, found.number, found.seq, found.due_s, parts, offset, payload_bytes)
+            self._fate((kind, found.number, found.seq, found.due_s, parts, offset, payload_bytes))
 
     def _judge_contents(self, *, followed: bool) -> None:
         row = BYTES.decide("content", self._sealed, followed)
@@ -251,7 +268,7 @@ class Rebuilding:
         if seq > self._last_seq:
             self._last_seq = seq
         else:
-            row = RECORDS.decide("item", self._known(seq))
+            row = RECORDS.decide("item", self._known(seq), "no")
             if row.action == "skip":
                 segment.damaged = True
                 self.aside(segment.number, self._name, f"item {seq} at {offset}: {row.label}")
@@ -282,7 +299,11 @@ class Rebuilding:
             self._copied.append(segment)
         self.catalog.recover_copy(seq, segment, offset, payload_bytes, content_bytes, content_crc, states)
 
-    def _fate(
+    def _fate(self, fate: Fate) -> None:
+        for each in self._carried.admit(fate):
+            self._apply(*each)
+
+    def _apply(
         self, kind: int, number: int, seq: int, due_s: float, parts: tuple[int, ...], offset: int, payload_bytes: int
     ) -> None:
         segment, catalog = self._segment, self.catalog
@@ -320,7 +341,7 @@ class Rebuilding:
         """Of an item that has ended, or that lies in no file."""
         segment = self._segment
         homes = list(self._homes_of_dead(seq))
-        row = RECORDS.decide("fate", "ended" if homes else "unknown")
+        row = RECORDS.decide("fate", "ended" if homes else "unknown", "no")
         if row.action == "hold":
             segment.refs.update(home.number for home in homes)
             if kind in record.TOLD_KINDS and number > self._told and number not in self._tellings:
@@ -353,11 +374,9 @@ class Rebuilding:
 
     def gaps(self) -> list[str]:
         """What to say of items that are spoken of and should be there."""
-        numbers = self.catalog.segments.keys()
-        has_gap = bool(numbers) and (min(numbers) > 1 or max(numbers) - min(numbers) >= len(numbers))
         found = []
         for lost, seqs in (("untold", {*self._homeless.values()}), ("damaged", self._orphans.keys())):
-            row = GAPS.decide(has_gap, lost if seqs else "no")
+            row = GAPS.decide(self.segments_known, lost if seqs else "no")
             if row.report:
                 found.append(f"{len(seqs)} items ({min(seqs)} to {max(seqs)}) are in no file: {row.label}")
         return found

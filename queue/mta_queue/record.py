@@ -5,7 +5,7 @@ items only, the content. One checksum covers header and payload, another the con
 what is in the queue need not read the mail itself. queue/FORMAT.md says the same in prose, byte by byte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
@@ -43,6 +43,7 @@ PARTS_MAX = 1_000_000  # what one item may be divided into; bounds the bit mask 
 _PREFIX = Struct("<II")
 _BODY = Struct("<QQdBBHIIII")
 _HEADER = Struct("<IIQQdBBHIIII")
+_KNOWN = Struct("<II8xQ8xBBHI")  # of the header what is needed where the lengths are known
 _ORIGIN = Struct("<IQ")
 _PART = Struct("<I")
 _STATE = Struct("<dII")
@@ -56,6 +57,7 @@ SEAL_BYTES = HEADER_BYTES + _PLACE.size
 
 _pack_prefix, _pack_body, _pack_part = _PREFIX.pack, _BODY.pack, _PART.pack
 _unpack_header = _HEADER.unpack_from
+_unpack_known = _KNOWN.unpack_from
 _new_tuple = tuple.__new__
 
 
@@ -120,7 +122,7 @@ class Record(NamedTuple):
 
     def item_id(self) -> str:
         """ITEM: its id."""
-        return self.payload[: self.id_bytes].decode("utf-8", "replace")
+        return id_in(self.payload, self.id_bytes)
 
     def origin(self) -> Origin | None:
         """ITEM: where it came from, None for one that was accepted here."""
@@ -128,22 +130,11 @@ class Record(NamedTuple):
 
     def meta(self) -> bytes:
         """ITEM: the opaque bytes that were handed in."""
-        at = self.id_bytes
-        if self.is_copy:
-            states, at = states_at(self.payload, at)
-            at += sum(note_bytes for _, _, note_bytes in states)
-        elif self.is_arriving:
-            at += _ORIGIN.size
-        return self.payload[at:]
+        return meta_in(self.payload, self.id_bytes, self.flags)
 
     def copied_states(self) -> list[CopiedState]:
         """ITEM that is a copy: its living parts as they were when the copy was made."""
-        found, at = states_at(self.payload, self.id_bytes)
-        states = []
-        for due_s, parts, note_bytes in found:
-            states.append(CopiedState(due_s, parts, self.payload[at : at + note_bytes]))
-            at += note_bytes
-        return states
+        return copied_states_in(self.payload, self.id_bytes)
 
     def listed_parts(self) -> tuple[int, ...]:
         """Fates: the parts that they are about."""
@@ -151,7 +142,12 @@ class Record(NamedTuple):
 
     def note(self) -> bytes:
         """Fates: the opaque bytes behind the parts."""
-        return self.payload[self.parts * 4 :]
+        return note_in(self.payload, self.parts)
+
+
+Body = tuple[int, int, int, int, int, int, bytes]
+"""As much of a record as is needed where its place is known: the number of what it is wanted for, then `seq`, `kind`,
+`id_bytes`, `flags`, `parts` and `payload` as in `Record`."""
 
 
 class Damage(NamedTuple):
@@ -172,6 +168,36 @@ class Found(NamedTuple):
     record: Record
     content_good: bool
     """False only where the content was looked at and fails its checksum or is cut short."""
+
+
+def id_in(payload: bytes, id_bytes: int) -> str:
+    """The id in an item's payload."""
+    return payload[:id_bytes].decode("utf-8", "replace")
+
+
+def meta_in(payload: bytes, id_bytes: int, flags: int) -> bytes:
+    """The meta in an item's payload."""
+    if not flags:
+        return payload[id_bytes:]
+    if flags & FLAG_COPY:
+        states, at = states_at(payload, id_bytes)
+        return payload[at + sum(note_bytes for _, _, note_bytes in states) :]
+    return payload[id_bytes + _ORIGIN.size * bool(flags & FLAG_ARRIVING) :]
+
+
+def note_in(payload: bytes, parts: int) -> bytes:
+    """The note in the payload of a fate of so many parts."""
+    return payload[parts * _PART.size :]
+
+
+def copied_states_in(payload: bytes, id_bytes: int) -> list[CopiedState]:
+    """The living parts in a copy's payload, as they were when the copy was made."""
+    found, at = states_at(payload, id_bytes)
+    states = []
+    for due_s, parts, note_bytes in found:
+        states.append(CopiedState(due_s, parts, payload[at : at + note_bytes]))
+        at += note_bytes
+    return states
 
 
 def parts_of(payload: bytes, count: int) -> tuple[int, ...]:
@@ -307,6 +333,19 @@ def decode(data: bytes, offset: int, marker: int) -> Record | None:
     return _new_tuple(
         Record, (kind, number, seq, due_s, id_bytes, flags, parts, payload, content_bytes, content_crc)
     )  # Record(...) with names would take twice as long
+
+
+def bodies(data: bytes, begin: int, marker: int, wanted: Iterable[tuple[int, int, int, int]]) -> Iterator[Body]:
+    """Those of the wanted records that are whole: (segment, offset, length of header and payload, number of what it is
+    wanted for), in a segment of which `data` was read from `begin` on."""
+    for _, offset, length, wanted_for in wanted:
+        at = offset - begin
+        end = at + length
+        if end > len(data):
+            continue
+        found, crc, seq, kind, id_bytes, flags, parts = _unpack_known(data, at)
+        if found == marker and crc32(data[at + 8 : end]) == crc:
+            yield wanted_for, seq, kind, id_bytes, flags, parts, data[at + HEADER_BYTES : end]
 
 
 def encode_file_header(header: FileHeader) -> bytes:

@@ -58,10 +58,19 @@ def _row(label: str, action: str, *, report: bool = False, **when: tuple[Conditi
 Name = Literal["segment", "aside", "own", "foreign"]
 """A segment's | a segment's as older versions set it aside | the lock's, the quarantine's, that of a segment of copies
 that was not finished | any other."""
-Beginning = Literal["good", "newer", "damaged", "blank", "unreadable"]
+Beginning = Literal["good", "newer", "damaged", "blank", "unreadable", "absent"]
+Known = Literal["all there", "missing", "not known"]
+"""Of the segments of a log: none is missing | some are | there are numbers without a file of which nothing is known."""
 
 FILES = Table(
-    {"name": get_args(Name), "beginning": get_args(Beginning), "own_number": (True, False), "sealed": (True, False)},
+    # `listed`: the inventory says that it must be there.
+    {
+        "name": get_args(Name),
+        "beginning": get_args(Beginning),
+        "own_number": (True, False),
+        "sealed": (True, False),
+        "listed": (True, False),
+    },
     _row("not of the queue", "ignore", name=("foreign",)),
     _row("of the log itself", "ignore", name=("own",)),
     _row("set aside earlier", "ignore", name=("aside",)),
@@ -88,9 +97,20 @@ FILES = Table(
         sealed=(False,),
     ),
     # Cut short before its header was synced: nothing in it was ever acknowledged.
-    _row("never begun", "remove", name=("segment",), beginning=("blank",)),
+    _row("never begun", "remove", name=("segment",), beginning=("blank",), listed=(False,)),
+    _row("empty, and it was not", "quarantine", report=True, name=("segment",), beginning=("blank",), listed=(True,)),
     _row(
         "no segment or damaged from its start", "quarantine", report=True, name=("segment",), beginning=("unreadable",)
+    ),
+    _row("removed, or never begun", "ignore", name=("segment",), beginning=("absent",), listed=(False,)),
+    # It is taken off the list before it is removed, so it was not the server that did.
+    _row(
+        "missing, and lost with all that waited in it",
+        "tell",
+        report=True,
+        name=("segment",),
+        beginning=("absent",),
+        listed=(True,),
     ),
 )
 
@@ -129,7 +149,12 @@ INDEXES = Table(
 RECORDS = Table(
     # `item`: whether an item of that seq was met before and lives still. That another item has the same id does not
     # matter: ids are the caller's, and mail that was moved away and back has its own again.
-    {"kind": ("item", "copy", "fate", "other"), "item": ("unknown", "living", "ended")},
+    # `again`: how what was written again after a failed sync is there, of a fate that is among it ("no": of any other).
+    {
+        "kind": ("item", "copy", "fate", "other"),
+        "item": ("unknown", "living", "ended"),
+        "again": ("no", "whole", "torn"),
+    },
     _row("a new item", "add", kind=("item",), item=("unknown",)),
     # A file that somebody copied: what is known of the item is at least as new.
     _row("an item for the second time", "skip", report=True, kind=("item",), item=("living", "ended")),
@@ -138,7 +163,9 @@ RECORDS = Table(
     _row("a copy without its original", "relocate", kind=("copy",), item=("unknown",)),
     # Only what lives is copied: the fate that ended it was written twice, or was not on stable storage as it was.
     _row("a copy of what has ended", "relocate", kind=("copy",), item=("ended",)),
-    _row("a fate", "apply", kind=("fate",), item=("living",)),
+    _row("a fate", "apply", kind=("fate",), item=("living",), again=("no", "whole")),
+    # What follows it may be there from the first time, and is newer. Nothing of both was promised.
+    _row("a fate written again with some that are torn", "skip", kind=("fate",), item=("living",), again=("torn",)),
     # Written again after a failed sync, while the first may still be lost: it holds the item's segment, too.
     _row("a fate of what has ended", "hold", kind=("fate",), item=("ended",)),
     # Deleted with its segment when all in it had ended, or missing: see GAPS.
@@ -149,12 +176,21 @@ RECORDS = Table(
 GAPS = Table(
     # `lost`: fates speak of an item that should be there. That one lies in no file is no sign alone: what ended it may
     # have been deleted before what put it off. But no file is deleted before all that is said of its items is told, and
-    # what ended an item stays as long as the file in which it lies.
-    {"gap": (True, False), "lost": ("no", "untold", "damaged")},
-    _row("all segments are there", "go on", gap=(False,), lost=("no",)),
-    _row("segments were deleted when all in them had ended", "go on", gap=(True,), lost=("no",)),
-    # Or it was deleted, and the power failed before it was on stable storage that all had been told.
-    _row("a segment is missing, or the power failed as it was deleted", "go on", report=True, lost=("untold",)),
+    # what ended an item stays as long as the file in which it lies. Which files must be there the inventory says.
+    {"segments": get_args(Known), "lost": ("no", "untold", "damaged")},
+    _row("all segments are there", "go on", segments=("all there",), lost=("no",)),
+    # The power failed before it was on stable storage that all had been told.
+    _row("told before their segment was deleted", "go on", segments=("all there",), lost=("untold",)),
+    _row("segments were deleted when all in them had ended", "go on", segments=("not known",), lost=("no",)),
+    _row(
+        "a segment is missing, or the power failed as it was deleted",
+        "go on",
+        report=True,
+        segments=("not known",),
+        lost=("untold",),
+    ),
+    _row("a segment is missing, and reported", "go on", segments=("missing",), lost=("no",)),
+    _row("they were in a segment that is missing", "go on", report=True, segments=("missing",), lost=("untold",)),
     _row("they waited, and their segment is damaged", "go on", report=True, lost=("damaged",)),
 )
 

@@ -84,17 +84,21 @@ class Retention:
         self.anchor = 0
         """The newest segment that is known to be on stable storage. Its header says where numbers and telling go on
         when all older ones are deleted, so those that are not older stay."""
+        self.changes = 0
+        """Goes up when a segment begins, ends or goes."""
         self._emptied: set[int] = set()
 
     def begin_segment(self, number: int, marker: int) -> Segment:
         """A segment that now exists and takes records until `close_segment`."""
         segment = self.segments[number] = Segment(number, marker)
+        self.changes += 1
         return segment
 
     def close_segment(self, number: int) -> None:
         """Nothing is appended to it any more: from now on it may be deleted when it is empty."""
         segment = self.segments[number]
         segment.is_open = False
+        self.changes += 1
         if not segment.living:
             self._emptied.add(number)
 
@@ -134,7 +138,15 @@ class Retention:
                 found.append(number)
         return found
 
+    def stable(self) -> list[tuple[int, int]]:
+        """(number, marker) of segments that are on stable storage under their names, ascending: up to `anchor` all but
+        those that are being made of copies, which nothing depends on yet."""
+        anchor = self.anchor
+        found = [one for one in self.segments.values() if not one.is_open or one.number == anchor]
+        return sorted((one.number, one.marker) for one in found if one.number <= anchor)
+
     def remove(self, number: int) -> None:
         """The segment's file is gone, and durably so."""
         del self.segments[number]
+        self.changes += 1
         self._emptied.discard(number)

@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import Literal, NewType
 from zlib import crc32
 
-from mta_queue import record, segment
+from mta_queue import inventory, record, segment
 from mta_queue.compactor import Compactor
 from mta_queue.cooling import Cooling
 from mta_queue.disk import Disk, DiskFile, LogLockedError
 from mta_queue.entry import Entry, Note
+from mta_queue.inventory import Inventory
 from mta_queue.journal import FATES_WAIT_S, Journal
 from mta_queue.opening import RECENT_BYTES, LogFormatError, Opening
+from mta_queue.packed import Stands
 from mta_queue.quarantine import Quarantine
-from mta_queue.reader import Loaded, PartState, Reader
+from mta_queue.reader import Reader
 from mta_queue.rebuilding import Rebuilding
 from mta_queue.record import HEADER_BYTES, Origin
 from mta_queue.recovered import Recovered, Untold
 from mta_queue.removal import Removal
 from mta_queue.threads import Jobs, Threads
+from mta_queue.visit import Loaded, PartState, Wants
 
 __all__ = [
     "Loaded",
@@ -38,6 +41,7 @@ __all__ = [
     "Recovered",
     "Store",
     "Untold",
+    "Wants",
 ]
 
 SEGMENT_BYTES_MAX = 64 << 20  # what a deletion frees at once, and what a start after a crash reads in full
@@ -91,7 +95,8 @@ class Store:
             synced=self._synced,
             segment_bytes_max=segment_bytes_max,
         )
-        self._removal = Removal(directory, disk, self._catalog, self._reader, self._quarantine)
+        self._inventory = Inventory(directory, self.log, disk)
+        self._removal = Removal(directory, disk, self._catalog, self._reader, self._quarantine, self._inventory)
         self._late_forgets: dict[int, Callable[[], None] | None] = {}
 
     def _make_journal(self) -> Journal:
@@ -124,7 +129,8 @@ class Store:
             raise
 
     def _recover(self) -> Recovered:
-        opening = Opening(self.directory, self._disk, self._rebuilt, self._quarantine, self._recent_bytes)
+        listing = inventory.read(self._disk, self.directory)
+        opening = Opening(self.directory, self._disk, self._rebuilt, self._quarantine, listing, self._recent_bytes)
         collecting = gc.isenabled()
         gc.disable()  # very many new objects, none of them garbage: looking for some again and again doubles the time
         try:
@@ -136,7 +142,10 @@ class Store:
         self._reader.on_unreadable = self._quarantine.note
         self._journal.on_segment = lambda writer: self._reader.keep_file(writer.number, writer.file)
         self._journal.on_commit = self._after_commit
-        self._journal.open(opening.next_segment, self._rebuilt.next_number + NUMBERS_SKIPPED)
+        marker = self._disk.draw_marker()
+        found = sorted((one.number, one.marker) for one in self._catalog.segments.values())
+        self._inventory.begin(marker, opening.next_segment, found)
+        self._journal.open(marker, opening.next_segment, self._rebuilt.next_number + NUMBERS_SKIPPED)
         return recovered
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -148,18 +157,27 @@ class Store:
         self._compactor.start(loop)
         self._sweep()
 
-    async def close(self) -> None:
-        """Everything appended is written, synced and sealed, the lock released."""
+    async def close(self, on_clean: Callable[[], None] = lambda: None) -> None:
+        """Everything appended is written, synced and sealed, the lock released. `on_clean` is called just before that
+        where all of it is so; where the disk refused some it is not."""
         if self._loop is None:
             self.start(asyncio.get_running_loop())
         self._cooling.stop()
         self._removal.stop()
         self._compactor.stop()
-        await self._journal.close()
+        is_clean = await self._journal.close()
         self._loop = None
         self._reader.stop()
+        self._removal.list_all()
+        if is_clean:
+            on_clean()
         if self._lock is not None:
             self._lock.close()
+
+    def disown(self) -> None:
+        """No segment of a log that is closed must be there any more: for who is about to remove it. Blocks, raises
+        OSError."""
+        self._inventory.drop()
 
     # Putting in.
 
@@ -322,6 +340,11 @@ class Store:
         live, is not durable yet or is still arriving."""
         return self._catalog.dues(seq)
 
+    def stands(self, seqs: Sequence[int]) -> list[Stands | None]:
+        """(due_s, mask of the living parts, segment and offset of the note; segment 0: there is none) of each item
+        that waits and all of whose parts are alike, from memory; None for every other: ask `dues`."""
+        return self._catalog.stands(seqs)
+
     def content_size(self, seq: int) -> int:
         """Bytes of content; 0 where the item does not live."""
         entry = self._catalog.get(seq)
@@ -367,7 +390,7 @@ class Store:
 
     @property
     def failures(self) -> int:
-        """Groups that the disk refused."""
+        """Groups that the disk refused, and segments that it did not let end."""
         return self._journal.failures
 
     @property
@@ -413,9 +436,10 @@ class Store:
         """Meta and living parts; None where it does not live or cannot be read. Blocks."""
         return self._reader.load(seq)
 
-    def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None]) -> None:
-        """`load` of many in a thread; `done` gets, in the same order, those that live then and can be read."""
-        self._reader.load_soon(seqs, done)
+    def load_soon(self, seqs: Sequence[int], done: Callable[[list[Loaded]], None], wants: Wants | None = None) -> None:
+        """`load` of many in a thread; `done` gets, in the same order, those that live then, can be read and are wanted:
+        see `Wants`. What is not wanted costs a third."""
+        self._reader.load_soon(seqs, done, wants)
 
     def content_now(self, seq: int) -> bytes | None:
         """The content where it can be had without waiting for the disk, else None: then `content_soon`."""
@@ -423,7 +447,12 @@ class Store:
 
     def content_soon(self, seq: int, done: Callable[[bytes | None], None]) -> None:
         """The content, read in a thread; `done(None)` where it is not to be had: not living, or unreadable."""
-        self._reader.content_soon(seq, done)
+        self._reader.contents_soon((seq,), 0, lambda contents: done(contents[0]))
+
+    def contents_soon(self, seqs: Sequence[int], bytes_max: int, done: Callable[[list[bytes | None]], None]) -> None:
+        """The contents of the first of these, as many as have `bytes_max` together and one at least, neighbours read
+        together; None for each that is not to be had."""
+        self._reader.contents_soon(seqs, bytes_max, done)
 
     # Tidying up.
 

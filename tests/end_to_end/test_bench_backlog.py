@@ -1,9 +1,14 @@
 """The bench's backlog on a real server: small ones, from the command line."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from bench.backlog import space
 
 TIMEOUT_S = 120.0
 MESSAGES = 300
@@ -28,6 +33,17 @@ def test_mail_that_was_deferred(tmp_path: Path):
     assert commands["hold"]["touched"] == commands["release"]["touched"] == MESSAGES // 10
     assert found["disk_mb"] > MESSAGES * 4_096 / 1e6  # type: ignore[operator]
     assert found["start_s"] <= found["start_known_s"]  # type: ignore[operator]
+
+
+def test_a_little_that_waits_among_much_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same load goes through a server that copies and one that never does; what waits is there in the end."""
+    monkeypatch.setattr(space, "REST_S", 0.5)
+
+    found = asyncio.run(space.space(tmp_path, MESSAGES, pairs=1))
+
+    assert space.FIRST < found.waiting < space.FIRST + MESSAGES / 5
+    assert found.waiting * space.SIZE / 1e6 <= found.living_mb <= found.used_mb <= found.used_most_mb
+    assert found.copied_mb == found.over_bound_s == 0  # a few segments are below any bound
 
 
 def test_a_destination_that_is_down(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 import mta.config
 from mta.cli import build_parser
 from mta.testing.config_files import private_key
-from mta_policies import layers
+from mta_policies import cases, layers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "queue").glob("*.md")])
@@ -85,7 +85,7 @@ def test_commands_are_understood(page: str, command: str):
 def test_examples_are_valid(page: str, file: str, text: str, tmp_path: Path):
     """A TOML block whose first line names its file is accepted as that file."""
     path = tmp_path / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(text, "utf-8")
     for key_file in re.findall(r'^key += "([^"]+)"', text, re.MULTILINE):
         (tmp_path / key_file).parent.mkdir(parents=True, exist_ok=True)
@@ -96,8 +96,11 @@ def test_examples_are_valid(page: str, file: str, text: str, tmp_path: Path):
     if path.parent == tmp_path:
         mta.config.load(path)
     else:
-        policies = layers.load(path.parent, [])
+        policies = layers.load(tmp_path / "policies", [])
         assert path.stem in policies.policies
+        assert policies.warnings == []
+        own = [test for test in policies.tests if not test.is_shipped]
+        assert [result.mismatches for result in cases.run(policies, own) if not result.is_good] == []
 
 
 def test_what_is_claimed_is_tested():

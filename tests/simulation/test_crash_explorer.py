@@ -15,6 +15,8 @@ from mta.testing.recording_disk import RecordingDisk
 from mta_queue.catalog import Catalog
 from mta_queue.committer import Committer
 from mta_queue.disk import DiskFile
+from mta_queue.inventory import NAME
+from mta_queue.removal import Removal
 
 
 def test_crashes(seed: int) -> None:
@@ -82,6 +84,31 @@ def test_a_journal_that_forgets_what_failed_is_found_out() -> None:
         found = broken(25, faults=0.1)
 
     assert sum(found.values()) >= 3
+
+
+class NoNewLists(RecordingDisk):
+    """Says that the list of segments has its name on stable storage and does nothing for it."""
+
+    is_new = False
+
+    def rename(self, path: Path, target: Path) -> None:
+        super().rename(path, target)
+        self.is_new = target.name == NAME
+
+    def sync_directory(self, path: Path) -> None:
+        if not self.is_new:
+            super().sync_directory(path)
+        self.is_new = False
+
+
+def test_a_list_that_lies_is_found_out() -> None:
+    """A segment deleted while a list that a crash may leave still has it seems to be lost."""
+    with patch.object(Removal, "_list"):
+        never = broken(10)
+    late = broken(10, disk=NoNewLists, durability="fsync")
+
+    assert never["a"] >= 5
+    assert late["a"] >= 2
 
 
 def test_the_explorer_gets_around() -> None:

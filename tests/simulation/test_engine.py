@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from mta.delivery.connection import Connection
+from mta.delivery.job import Job, Signature
+from mta.delivery.signatures import Told
+from mta.delivery.targets import Targets
+from mta.model.outcome import Reply
+from mta.smtp.outgoing import Outgoing
 from mta.testing.engine_rig import SimulatedWorker
 from mta.testing.engine_scenario import BIG, SMALL, Scenario, Size, run
 from mta.testing.simulated_clock import SimulatedClock
@@ -12,7 +18,7 @@ from mta_policies.limits import Share
 
 SEEDS_FOR_A_FAULT = 12
 DAYS = 3
-BUSY = Size(messages=60, accidents=1, acts=10)
+BUSY = Size(messages=60, accidents=1, acts=10, crowds=1.0)
 
 
 def test_every_accepted_recipient_has_its_one_end(seed: int):
@@ -109,7 +115,50 @@ def _spins(worker: SimulatedWorker) -> None:
     worker.loop.call_later(600.0, again)
 
 
+def _forgets_priorities(worker: SimulatedWorker) -> None:
+    """First come, first served."""
+    _changes_jobs(worker, lambda job: setattr(job, "priority", 5))
+
+
+def _forgets_tenants(worker: SimulatedWorker) -> None:
+    """All mail is one share."""
+    _changes_jobs(worker, lambda job: (setattr(job, "tenant", ""), setattr(job, "campaign", "")))
+
+
+def _changes_jobs(worker: SimulatedWorker, change: Callable[[Job], object]) -> None:
+    intake = worker.dispatcher.intake
+    begin = intake._begin
+
+    def begins(job: Job, *arguments: object) -> None:
+        change(job)
+        begin(job, *arguments)  # type: ignore[arg-type]
+
+    intake._begin = begins  # type: ignore[method-assign,assignment]
+
+
+def _signs_not_all(worker: SimulatedWorker) -> None:
+    """Every seventh message leaves as it came."""
+    begin = worker.signatures.begin
+    calls = 0
+
+    def begins(job: Job, done: Told) -> Reply | None:
+        nonlocal calls
+        calls += 1
+        if not calls % 7 and job.signature is None:
+            job.signature = Signature(b"")
+            return None
+        return begin(job, done)
+
+    worker.signatures.begin = begins  # type: ignore[method-assign]
+
+
+def _signs_every_attempt(worker: SimulatedWorker) -> None:
+    """What was signed before is signed anew when it comes back from the disk."""
+    worker.dispatcher.intake._shared_signature = lambda seq: Signature()  # type: ignore[method-assign]
+
+
 FAULTS = [_forgets_fates, _tells_too_little, _is_ahead_of_time, _drops_at_reload, _knows_no_suspension, _spins]
+FAULTS += [_forgets_priorities, _forgets_tenants, _signs_not_all, _signs_every_attempt]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__.strip("_"))
@@ -123,10 +172,35 @@ def test_a_connection_too_many_is_found(monkeypatch: pytest.MonkeyPatch):
     count = Share.count
     monkeypatch.setattr(Share, "count", lambda share, whole: count(share, whole) + 1)
 
-    assert "connections" in _found(lambda worker: None)
+    assert "connections" in _found()
 
 
-def _found(fault: Callable[[SimulatedWorker], None]) -> str:
+def test_mail_that_is_said_late_is_found(monkeypatch: pytest.MonkeyPatch):
+    """What a rate counts is the moment at which MAIL is written: others must not come closer to it than they may."""
+    send = Connection.send
+    calls = 0
+
+    def sends(connection: Connection, outgoing: Outgoing) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            send(connection, outgoing)
+        else:
+            connection._loop.call_later(0.3, send, connection, outgoing)
+
+    monkeypatch.setattr(Connection, "send", sends)
+
+    assert "over the rate" in _found()
+
+
+def test_mail_in_clear_is_found(monkeypatch: pytest.MonkeyPatch):
+    """Where a policy says that it must not be."""
+    monkeypatch.setattr(Targets, "tls_mode", lambda targets, target, now_s: "none")
+
+    assert "MAIL in clear" in _found()
+
+
+def _found(fault: Callable[[SimulatedWorker], None] = lambda worker: None) -> str:
     """The story of the first seed that fails, "" where none does."""
     for seed in range(SEEDS_FOR_A_FAULT):
         try:
@@ -134,3 +208,16 @@ def _found(fault: Callable[[SimulatedWorker], None]) -> str:
         except AssertionError as error:
             return str(error)
     return ""
+
+
+def test_the_simulation_gets_around():
+    """The seeds reach what they are for: TLS, both families, several sources, signatures, mail that waits."""
+    scenarios = [run(seed, Size(crowds=1.0)) for seed in range(12)]
+    ledgers = [scenario.ledger for scenario in scenarios]
+    taken = [taken for ledger in ledgers for each in ledger.recipients.values() for taken in each.taken]
+
+    assert {taken.transaction.tls for taken in taken} >= {"none", "good"}
+    assert {len(scenario.world.sources) for scenario in scenarios} == {0, 1, 2}
+    assert {":" in taken.transaction.address for taken in taken} == {False, True}
+    assert sum(ledger.signed.verified for ledger in ledgers) > 50
+    assert sum(ledger.turns.compared for ledger in ledgers) > 20

@@ -33,7 +33,7 @@ async def make_face(asker: FakeAsker, clock: FakeClock, tmp_path: Path) -> Async
             address,
             token,
             events_path=events_path,
-            suspensions_file=tmp_path / "suspensions.json",
+            kept_in=tmp_path,
             version="1.2.3",
             hostname="mail.test",
             clock=clock,

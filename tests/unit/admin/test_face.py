@@ -22,6 +22,7 @@ from mta.reporting.questions import (
     List,
     Listed,
     Metrics,
+    Rules,
     Show,
     Shown,
     SiteRow,
@@ -32,6 +33,7 @@ from mta.reporting.questions import (
 )
 from mta.testing.admin_rig import Client, FakeAsker, row
 from mta.testing.fake_clock import FakeClock
+from mta_policies.firing import Snapshot
 
 MakeFace = Callable[..., AdminFace]
 ID = IdMaker(1).make(1_750_000_000.0)
@@ -251,7 +253,10 @@ async def test_a_worker_that_comes_up_is_told(client: Client, asker: FakeAsker) 
     client.face.worker_up(1)
     await asyncio.sleep(0)
 
-    assert [(len(question.suspensions), worker) for question, worker in asker.asked] == [(1, 1)]  # type: ignore[union-attr]
+    (suspend, first), (rules, second) = asker.asked
+    assert isinstance(suspend, Suspend)
+    assert isinstance(rules, Rules)
+    assert (len(suspend.suspensions), first, rules.snapshot, second) == (1, 1, Snapshot(), 1)
 
 
 # -- who is let in --

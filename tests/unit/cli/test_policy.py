@@ -9,8 +9,16 @@ from mta.cli import main, policy
 from mta.config import Config
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, MxHost
+from mta_policies.layers import shipped_directory, shipped_names
 
 Printed = pytest.CaptureFixture[str]
+
+MATCH_LINE = 1 + next(
+    i
+    for i, line in enumerate((shipped_directory() / "google.toml").read_text().splitlines())
+    if line.startswith("match")
+)
+"""Where google.toml says whose mail it is for."""
 
 HOSTS = {
     "gmail.com": ["gmail-smtp-in.l.google.com", "alt1.gmail-smtp-in.l.google.com"],
@@ -102,7 +110,7 @@ def test_all_policies_are_listed(capsys: Printed) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
     assert lines[0].split()[:2] == ["policy", "connections"]
-    assert len(lines) == 11
+    assert len(lines) == 1 + len(shipped_names())
     google = next(line for line in lines if line.startswith("google "))
     assert google.split()[1:5] == ["5", "50", "7/s", "required"]
     assert google.endswith("policies/google.toml")
@@ -194,7 +202,7 @@ def test_a_policy_that_names_the_domain_is_explained(capsys: Printed) -> None:
     answer = _json(capsys, "explain", "someone@GMail.com")
 
     assert (answer["domain"], answer["policy"]) == ("gmail.com", "google")
-    assert str(answer["why"]).endswith("google.toml:4 names the domain, which wins over its MX")
+    assert str(answer["why"]).endswith(f"google.toml:{MATCH_LINE} names the domain, which wins over its MX")
     assert answer["mx"] == [[10, "gmail-smtp-in.l.google.com"], [20, "alt1.gmail-smtp-in.l.google.com"]]
     assert answer["site"] == "(|alt1.)gmail-smtp-in.l.google.com"
     groups = answer["sources"]
@@ -210,7 +218,7 @@ def test_a_policy_that_matches_all_mx_is_explained(capsys: Printed, resolver: Fa
     answer = _json(capsys, "explain", "workspace.example")
 
     assert answer["policy"] == "google"
-    assert str(answer["why"]).endswith("google.toml:4 matches every MX host of the domain")
+    assert str(answer["why"]).endswith(f"google.toml:{MATCH_LINE} matches every MX host of the domain")
     assert resolver.is_closed
 
 
@@ -323,3 +331,60 @@ def test_the_resolver_is_the_configured_one(folder: Path, monkeypatch: pytest.Mo
     assert status == 0
     assert "google" in capsys.readouterr().out
     assert [(one["nameservers"], one["prohibited"]) for one in made] == [(["127.0.0.1:5353"], ("10.0.0.0/8",))]
+
+
+# -- rules and tenants --
+
+
+@pytest.fixture
+def rules(folder: Path) -> Path:
+    shop = folder / "policies" / "tenants" / "shop"
+    shop.mkdir(parents=True)
+    (folder / "policies" / "google.toml").write_text(
+        '[[rule]]\nname = "own"\nwhen = { code = "421", text = "rate" }\ntrigger = { count = 2, in = "1h" }\n'
+        'then = [{ action = "slow", rate = "1/min", for = "30m", scope = "source" }]\n'
+    )
+    (shop / "google.toml").write_text(
+        '[limits]\nrate = "3/s"\n[retry]\nexpire = "2h"\n[[rule]]\nname = "shops"\nthen = [{ action = "bounce" }]\n'
+    )
+    return folder
+
+
+@pytest.mark.usefixtures("rules")
+def test_rules_are_shown_in_the_order_in_which_they_are_tried(capsys: Printed) -> None:
+    """What they are about, what they do, and their lines; the admin's first, default's last."""
+    shown = _json(capsys, "show", "google")["rules"]
+
+    assert isinstance(shown, list)
+    assert shown[0] == {
+        "name": "own",
+        "about": "421, /rate/",
+        "does": ["slow source: 1/min, for 30m (after 2 in 1h)"],
+        "origin": "policies/google.toml:1",
+    }
+    assert [row["origin"].partition(":")[0].rpartition("/")[2] for row in shown[1:]] == sorted(
+        (row["origin"].partition(":")[0].rpartition("/")[2] for row in shown[1:]), reverse=True
+    )
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_tenants_values_and_rules_are_shown_for_it(capsys: Printed) -> None:
+    """Its limits beside the others, its retry times instead of them, its rules before them."""
+    shown = _json(capsys, "explain", "someone@gmail.com", "--tenant", "shop")
+
+    rows = {row["key"]: row for row in shown["sources"][0]["values"]}  # type: ignore[index]
+    assert rows["tenant shop: limits.rate"]["value"] == "3/s"
+    assert rows["tenant shop: limits.rate"]["origin"] == "policies/tenants/shop/google.toml:2"
+    assert rows["limits.rate"]["value"] == "20/s"
+    assert rows["retry.expire"]["value"] == "2h"
+    assert [row["name"] for row in shown["rules"]][:2] == ["shops", "own"]  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("rules")
+def test_the_table_has_rules_and_names_who_has_other_values(capsys: Printed) -> None:
+    """For people."""
+    assert main(["policy", "show", "google"]) == 0
+
+    out = capsys.readouterr().out
+    assert "\nrules, in the order in which they are tried\nrule " in out
+    assert out.endswith("other values for tenants shop: see --tenant NAME\n")

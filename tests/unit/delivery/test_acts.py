@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bench.sink import Profile, Sink
@@ -16,7 +17,7 @@ from mta.delivery.registry import HELD_S, is_held
 from mta.model import envelope as envelopes
 from mta.model.selection import Selection
 from mta.reporting.events import Events
-from mta.reporting.questions import Act, Failed
+from mta.reporting.questions import Act, Acted, Failed
 from mta.reporting.retelling import tell_again
 from mta.resolve.errors import no_answer
 from mta.resolve.sites import MailHosts, MxHost
@@ -251,9 +252,9 @@ async def test_what_is_being_read_back_can_be_taken(loop: SwiftLoop, tmp_path: P
         for name in names(4, "a.test"):
             rig.send(name)
         await asyncio.sleep(30)
-        content_soon = rig.store.content_soon
+        contents_soon = rig.store.contents_soon
         monkeypatch.setattr(rig.store, "content_now", lambda seq: None)
-        monkeypatch.setattr(rig.store, "content_soon", lambda seq, done: loop.call_later(5, content_soon, seq, done))
+        monkeypatch.setattr(rig.store, "contents_soon", lambda *asked: loop.call_later(5, contents_soon, *asked))
         await sink.profiles["a"].set_down(False)
         await rig.act("retry")
         await rig.until(lambda: any(job.state == LOADING for seq in rig.seqs.values() for job in _jobs(rig, seq)))
@@ -271,6 +272,34 @@ async def test_what_is_being_read_back_can_be_taken(loop: SwiftLoop, tmp_path: P
 
 def _jobs(rig: DeliveryRig, seq: int) -> Sequence[Job]:
     return rig.dispatcher.registry.jobs(seq)
+
+
+@swiftly
+async def test_an_act_answers_bit_by_bit(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each answer says where the next question goes on, also where long nothing is met that is meant."""
+    monkeypatch.setattr("mta.delivery.acts.ACT_S", -1.0)
+    monkeypatch.setattr("mta.delivery.walk.ITEMS_AT_ONCE", 8)
+    monkeypatch.setattr("mta.delivery.walk.GLANCES_AT_ONCE", 8)
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        for name in names(40, "a.test"):
+            rig.send(name, send_at_s=loop.wall_s() + 900)
+        await asyncio.sleep(10)
+
+        act, looked_at, touched = Act("cancel", Selection(recipient="r39@*")), list[int](), 0
+        while True:
+            answer = await rig.clerk.answer(act)
+            assert isinstance(answer, Acted)
+            looked_at.append(answer.looked_at)
+            touched += answer.touched
+            if not answer.next:
+                break
+            act = msgspec.structs.replace(act, after=answer.next, until=answer.until)
+        await rig.settled()
+        await rig.stop()
+
+    assert touched == 1
+    assert looked_at == list(range(1, 41))
 
 
 # ---- retry
@@ -359,7 +388,7 @@ async def test_what_is_cancelled_never_goes(loop: SwiftLoop, tmp_path: Path):
         rig.send("down@a.test", "too@a.test")
         rig.send("dns@lost.test")
         await asyncio.sleep(10)
-        assert rig.dispatcher.suspensions.parked_parts == 1
+        assert rig.dispatcher.parking.parts == 1
 
         cancelled = await rig.act("cancel")
         await rig.settled(within_s=5.0)
@@ -373,7 +402,7 @@ async def test_what_is_cancelled_never_goes(loop: SwiftLoop, tmp_path: Path):
     assert {line["recipient"]: line["attempt"] for line in rig.events("cancelled")}["tempfail@b.test"] == 1
     assert rig.notices.sent == []
     assert rig.dispatcher.held == 0
-    assert rig.dispatcher.suspensions.parked_parts == 0
+    assert rig.dispatcher.parking.parts == 0
     assert rig.dispatcher.fates.cancelled == 6
 
 

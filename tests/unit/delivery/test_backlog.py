@@ -22,8 +22,7 @@ class FakeSuspensions:
 
     def __init__(self) -> None:
         self.active = True
-        self.needs_envelope = False
-        self.parked_parts = 0
+        self.parts = 0
         self.until_s = 0.0
         self.domains: set[str] = set()
         self.parked: list[Job] = []
@@ -61,6 +60,7 @@ def suspended(rig: DeliveryRig) -> FakeSuspensions:
     suspensions = FakeSuspensions()
     suspensions.engine = rig
     setattr(rig.dispatcher, "suspensions", suspensions)  # noqa: B010 - another type, with the same face
+    setattr(rig.dispatcher, "parking", suspensions)  # noqa: B010
     return suspensions
 
 

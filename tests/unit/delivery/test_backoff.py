@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.delivery.backoff import FIRST_WAIT_S, JITTER, WAIT_MAX_S, Backoff, health_of
+from mta.delivery.health import health_of
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
+from mta_policies.backoff import FIRST_WAIT_S, JITTER, WAIT_MAX_S, Backoff
 
 PROBE, OTHER = "probe", "other"
 BUSY = Reply(421, "4.7.0", "busy")

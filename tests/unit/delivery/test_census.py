@@ -127,7 +127,7 @@ async def test_the_sum_is_right_for_many(loop: SwiftLoop, tmp_path: Path):
 @swiftly
 async def test_very_many_sites_fit_in_an_answer(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those with the fewest recipients are put together, and no recipient is left out."""
-    monkeypatch.setattr("mta.delivery.census.SITES_MAX", 2)
+    monkeypatch.setattr("mta.delivery.summing.SITES_MAX", 2)
     async with Sink([Profile(name=name) for name in "abcd"]) as sink:
         rig = rig_for(loop, tmp_path, sink)
         await rig.suspend(rig.suspension(all=True))

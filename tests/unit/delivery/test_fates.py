@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 
 from mta.delivery.fates import Fates
 from mta.delivery.job import ENDED, SENDING, Job, Signature
-from mta.delivery.pool import Pool
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import Events, Way, decode_note
 from mta.reporting.questions import PolicyCounts
 from mta.testing.fake_clock import FakeClock
+from mta.testing.judged import judged_pool
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_policies.schema import Retry
@@ -58,10 +57,11 @@ class Rig:
         self.planned: list[tuple[float, int, list[int]]] = []
         self.again: list[tuple[Job, bool]] = []
         self.tallies: dict[str, PolicyCounts] = {}
-        site = SimpleNamespace(destination=SimpleNamespace(tally=self.tally("default")))
-        self.pool = cast(
-            Pool,
-            SimpleNamespace(retry=RETRY, take_back=lambda job, is_next: self.again.append((job, is_next)), site=site),
+        self.pool = judged_pool(
+            self.clock,
+            self.tally("default"),
+            retry=RETRY,
+            take_back=lambda job, is_next: self.again.append((job, is_next)),
         )
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:
@@ -223,7 +223,7 @@ def test_a_job_that_cannot_be_read_is_left_alone(rig: Rig):
     """Given up while it is cold, and its envelope is not to be had: it ends in memory and stays on the disk."""
     job = rig.job()
     job.cool()
-    rig.store.load_soon = lambda seqs, done: done([])
+    rig.store.load_soon = lambda seqs, done, wants=None: done([])
 
     rig.fates.expire(job)
 

@@ -129,6 +129,47 @@ def test_loading_brings_back_what_there_is_room_for(rig: Rig):
     assert all(job.envelope is None for job in jobs)
 
 
+def test_what_was_cold_comes_with_one_read(rig: Rig):
+    """Envelopes with one visit to the disk, contents with another; an envelope that is still there needs none."""
+    jobs = [rig.add(40) for _ in range(20)]
+    rig.pass_time(WARM_S + 0.1)
+    rig.disk.is_cached = False
+    rig.disk.calls.clear()
+
+    ready, _ = rig.load(*jobs)
+
+    assert list(ready) == jobs
+    assert [job.content for job in jobs] == [b"x" * 40] * 20
+    assert rig.disk.calls["read"] == 2
+    for job in jobs:
+        rig.memory.drop(job)
+    ready, _ = rig.load(*jobs)
+    assert list(ready) == jobs
+    assert rig.memory.resident_bytes == 800
+    assert rig.disk.calls["read"] == 3
+
+
+def test_new_mail_takes_room_while_contents_are_read(rig: Rig):
+    """The bound holds at the moment when they come: what has no room any more comes without content, in its place."""
+    jobs, new = [rig.add(200) for _ in range(4)], rig.job(500)
+    rig.pass_time(WARM_S + 0.1)
+    rig.disk.is_cached = False
+    for job in jobs:
+        job.state = LOADING
+    loaded: list[Sequence[Job]] = []
+    rig.memory.load(jobs, rig.clock.monotonic_s(), lambda ready, lost: loaded.append(ready))
+    while not rig.disk.calls["read"]:
+        rig.loop.run_job()
+    rig.loop.turn()
+
+    rig.memory.add(new, rig.clock.monotonic_s(), 500)
+    rig.loop.settle()
+
+    assert [list(ready) for ready in loaded] == [jobs]
+    assert [job.content is not None for job in jobs] == [True, True, False, False]
+    assert rig.memory.resident_bytes == 900
+
+
 def test_what_cannot_be_read_is_told(rig: Rig):
     """A broken content, a broken envelope, an item that is gone: the others come."""
     jobs = [rig.add(50) for _ in range(4)]

@@ -16,7 +16,6 @@ from mta.delivery import notices as module
 from mta.delivery.fates import Fates
 from mta.delivery.job import ENDED, ENDING, SENDING, Job, Signature
 from mta.delivery.notices import PUT_OFF_S
-from mta.delivery.pool import Pool
 from mta.handoff.notices import Notices
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
@@ -24,6 +23,7 @@ from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import Events, Fate, Way, encode_note, fates_of
 from mta.reporting.questions import PolicyCounts
 from mta.testing.fake_clock import FakeClock
+from mta.testing.judged import judged_pool
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_policies.schema import Retry
@@ -74,9 +74,8 @@ class Rig:
         self.planned: list[tuple[float, int, list[int]]] = []
         self.again: list[Job] = []
         self.aside: list[Exception] = []
-        site = SimpleNamespace(destination=SimpleNamespace(tally=PolicyCounts()))
-        self.pool = cast(
-            Pool, SimpleNamespace(retry=RETRY, take_back=lambda job, is_next: self.again.append(job), site=site)
+        self.pool = judged_pool(
+            self.clock, PolicyCounts(), retry=RETRY, take_back=lambda job, is_next: self.again.append(job)
         )
 
     def later(self, due_s: float, seq: int, parts: Sequence[int]) -> None:

@@ -195,7 +195,7 @@ async def test_suspended(loop: SwiftLoop, tmp_path: Path):
         await rig.until(lambda: rig.finals == MANY // 2)
         await asyncio.sleep(10.0)
         assert rig.finals == MANY // 2
-        assert rig.dispatcher.suspensions.parked_parts == MANY // 2
+        assert rig.dispatcher.parking.parts == MANY // 2
         await rig.suspend()
         await rig.settled()
         await rig.stop()

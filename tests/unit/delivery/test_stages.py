@@ -89,18 +89,6 @@ def test_front():
     assert stages.peek_unsigned() is unsigned
 
 
-def test_cold_and_signed_waits():
-    """A signed job whose content has to be read back waits with the others."""
-    stages = Stages()
-    stages.push(5, job(1))
-    cold = job(2, signed=True)
-
-    stages.pick_again(cold)
-
-    assert not stages.ready
-    assert stages.pop_unsigned() is cold
-
-
 def test_leaves_once():
     """A job that was taken away is not there when its signature comes."""
     stages = Stages()

@@ -74,13 +74,13 @@ async def test_everything_else_goes(loop: SwiftLoop, tmp_path: Path):
         rig.send("yes@a.test", "no@a.test", "too@a.test", "no@b.test", tenant="u")
         await asyncio.sleep(5)
         assert len(rig.events("delivered")) == 4
-        assert rig.dispatcher.suspensions.parked_parts == 3
+        assert rig.dispatcher.parking.parts == 3
         rig.is_clean()
         await rig.settled()
         await rig.stop()
 
     assert sink.profiles["a"].by_recipient() == {"x@a.test": 2, "yes@a.test": 1, "too@a.test": 1, "no@a.test": 1}
-    assert rig.dispatcher.suspensions.parked_parts == 0
+    assert rig.dispatcher.parking.parts == 0
 
 
 @swiftly
@@ -96,7 +96,7 @@ async def test_cold_mail_is_parked_too(loop: SwiftLoop, tmp_path: Path):
 
         await rig.suspend(rig.suspension(tenant="t", within_s=1000.0))
         await sink.profiles["a"].set_down(False)
-        await rig.until(lambda: rig.finals == 20 and rig.dispatcher.suspensions.parked_parts == 20)
+        await rig.until(lambda: rig.finals == 20 and rig.dispatcher.parking.parts == 20)
         assert rig.dispatcher.jobs == 0
         await rig.settled()
         await rig.stop()
@@ -283,7 +283,7 @@ async def test_parked_mail_can_be_held_and_cancelled(loop: SwiftLoop, tmp_path: 
         assert (await rig.act("retry")).touched == 0
         assert (await rig.act("cancel", recipient="cancelled@*")).touched == 1
         assert (await rig.act("hold", recipient="held@*")).touched == 1
-        assert rig.dispatcher.suspensions.parked_parts == 1
+        assert rig.dispatcher.parking.parts == 1
         await rig.until(lambda: rig.finals == 2)
         await rig.act("release")
         await rig.settled()

@@ -75,6 +75,24 @@ async def test_the_last_of_many_hosts_is_found(loop: SwiftLoop, tmp_path: Path):
 
 
 @swiftly
+async def test_the_first_address_is_the_first_that_is_tried(loop: SwiftLoop, tmp_path: Path):
+    """Two dead ones behind it, as where IPv6 leads nowhere, delay nothing; in the rounds to come neither."""
+    async with Sink([Profile(name="good"), Profile(name="dead", down=True), Profile(name="gone", down=True)]) as sink:
+        good, dead, gone = (sink.profiles[name].address for name in ("good", "dead", "gone"))
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        for host in ("mx1.a.test", "mx2.a.test"):
+            rig.resolver.addresses_of[host] = [good, dead, gone]
+        rig.domain("a.test", "mx1.a.test", "mx2.a.test")
+
+        rig.send("b@a.test")
+        await rig.settled(1.0)
+        await rig.stop()
+
+    assert rig.events("deferred") == []
+    assert {line["host"] for line in rig.events("delivered")} == {"mx1.a.test"}
+
+
+@swiftly
 async def test_a_peer_that_hangs_up_on_every_mail_is_left_alone(loop: SwiftLoop, tmp_path: Path):
     """No attempts are counted, no loop turns hot, and another message gets its chance each time."""
     async with Sink([Profile(name="a")]) as sink:

@@ -107,7 +107,7 @@ def test_clients_do_not_wait_for_ever() -> None:
 
 
 def test_what_was_taken_and_refused_is_forgotten_by_name() -> None:
-    """An owner wrote its share down and died: its client is told to come again, and the share does not rise."""
+    """An owner wrote its share down and died: its client is told to come again when that is forgotten there."""
     machine = linked()
     machine.submit(0, ["a@d1.example", "b@d2.example"])
     for pipe in machine.pipes:
@@ -118,13 +118,59 @@ def test_what_was_taken_and_refused_is_forgotten_by_name() -> None:
         pipe.is_clogged = False
     machine.crash(1)
     machine.run()
-    assert machine.answers("000000") == [REFUSED_RESTARTING]
+    assert machine.answers("000000") == []
     machine.start(1)
 
     assert [item_id for _, item_id in machine.worker(1).recovered.recent] == ["000000"]
     machine.recover()
     machine.check()
+    assert machine.answers("000000") == [REFUSED_RESTARTING]
     assert not machine.delivered
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["for ever", "too late"])
+def test_who_waits_for_an_owner_to_forget_is_told_in_time(is_back: bool) -> None:
+    """After OWNER_WAIT_S, whether the share is forgotten by then or not."""
+    machine = linked()
+    machine.submit(0, ["a@d1.example", "b@d2.example"])
+    for pipe in machine.pipes:
+        pipe.is_clogged = pipe.reader is not None and pipe.reader._mesh is machine.worker(2).mesh
+    machine.run()
+    machine.crash(1)
+    if is_back:
+        machine.start(1)
+        fail_disk(machine, 1)
+    machine.run(1000)
+    before = machine.answers("000000")[:]
+    machine.pass_time(OWNER_WAIT_S)
+    for pipe in machine.pipes:
+        pipe.is_clogged = False
+    machine.run(1000)
+
+    assert (before, machine.answers("000000")) == ([], [REFUSED_RESTARTING])
+    machine.recover()
+    machine.check()
+    assert not machine.delivered
+
+
+def test_an_owner_and_then_the_door_die() -> None:
+    """What owners have of it goes out: nobody was told that it does not."""
+    machine = linked()
+    machine.submit(0, ["a@d1.example", "b@d2.example"])
+    for pipe in machine.pipes:
+        pipe.is_clogged = pipe.reader is not None and pipe.reader._mesh is machine.worker(2).mesh
+    machine.run()
+    machine.crash(1)
+    machine.run()
+    machine.crash(0)
+    answers = machine.answers("000000")[:]
+    for pipe in machine.pipes:
+        pipe.is_clogged = False
+    machine.recover()
+
+    machine.check()
+    assert answers == []
+    assert machine.delivered == {("000000", "a@d1.example"): 1, ("000000", "b@d2.example"): 1}
 
 
 def test_a_message_that_kills_its_owner() -> None:

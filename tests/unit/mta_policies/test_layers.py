@@ -1,12 +1,15 @@
 """Shipped files, the admin's own over them, default under all: values and where each was written."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mta_policies import layers
 from mta_policies.layers import PolicyError, PolicySet
-from mta_policies.schema import ForSource
+from mta_policies.policy import ForSource
 from mta_policies.units import Rate
 
 DEFAULT = """\
@@ -305,23 +308,8 @@ def test_a_slow_rate_for_several_owners_is_warned_of(folders: Folders) -> None:
     ] == [True]
 
 
-def test_rules_and_quotas_are_checked_but_have_no_effect_yet(folders: Folders) -> None:
-    """The admin is told so at their lines."""
-    folders.put(
-        "google",
-        '[limits]\nquota = { count = 300000, per = "day", zone = "Asia/Tokyo" }\n'
-        '[[rule]]\nname = "a"\nwhen = { code = ["421", "45x"], text = "rate" }\ntrigger = { count = 2, in = "1h" }\n'
-        'then = [{ action = "slow", rate = "10/min", for = "30m", scope = "source" }]\n',
-    )
-
-    policies = folders.load()
-
-    assert [(Path(w.file).name, w.line) for w in policies.warnings] == [("google.toml", 2), ("google.toml", 3)]
-    assert all("no effect yet" in warning.message for warning in policies.warnings)
-
-
 def test_a_badly_written_rule_is_a_problem(folders: Folders) -> None:
-    """What has no effect yet must be right all the same."""
+    """With the nearest name."""
     folders.put("google", '[[rule]]\nname = "a"\nthen = [{ action = "slwo" }]\n')
 
     assert ["did you mean slow?" in problem for problem in folders.problems()] == [True]
@@ -338,6 +326,78 @@ def test_the_admins_rules_come_before_the_shipped_ones(folders: Folders) -> None
     assert [google.tree.get(("rule", i, "name")) for i in range(4)] == ["own", "a", "b", None]
     assert google.tree.get(("rule", 1, "then", 0, "action")) == "alert"
     assert google.tree.place(("rule", 2, "name")).line == 16
+
+
+def test_defaults_rules_come_after_all_others(folders: Folders) -> None:
+    """Those of a policy are tried first, whoever wrote them; one of the same name stands in the place of default's."""
+    folders.ship("default", DEFAULT + '[[rule]]\nname = "any"\n[[rule]]\nname = "busy"\n')
+    folders.put("default", '[[rule]]\nname = "admins"\n')
+    folders.ship("google", GOOGLE + '[[rule]]\nname = "a"\n')
+    folders.put("google", '[[rule]]\nname = "own"\n[[rule]]\nname = "busy"\n')
+
+    policies = folders.load()
+
+    assert [rule.name for rule in policies.policies["google"].rulebook] == ["own", "busy", "a", "admins", "any"]
+    assert [rule.name for rule in policies.default.rulebook] == ["admins", "any", "busy"]
+    assert policies.policies["google"].rule_origin("any").endswith("shipped/default.toml:7")
+    assert policies.policies["google"].rule_origin("busy").endswith("local/google.toml:3")
+    assert policies.policies["google"].rule_origin("none") == ""
+
+
+def test_replace_leaves_defaults_rules(folders: Folders) -> None:
+    """It starts afresh where the shipped file would be; default is under it all the same."""
+    folders.ship("default", DEFAULT + '[[rule]]\nname = "any"\n')
+    folders.ship("google", GOOGLE + '[[rule]]\nname = "a"\n')
+    folders.put("google", 'replace = true\n[[rule]]\nname = "own"\n')
+
+    assert [rule.name for rule in folders.load().policies["google"].rulebook] == ["own", "any"]
+
+
+NAMES = st.lists(st.sampled_from("abcdef"), max_size=5, unique=True)
+
+
+@given(NAMES, NAMES, NAMES, NAMES, st.booleans())
+def test_layers_never_lose_a_rule(
+    shipped: list[str], local: list[str], default: list[str], tenant: list[str], has_other: bool
+) -> None:
+    """Every name of every layer is there once, in the order of the layers, and is the strongest layer's."""
+    with TemporaryDirectory() as root:
+        folders = Folders(Path(root))
+        folders.ship("default", _rules(default, "default"))
+        folders.ship("google", _rules(shipped, "shipped"))
+        folders.put("google", _rules(local, "local"))
+        (folders.local / "tenants" / "shop").mkdir(parents=True)
+        folders.put("tenants/shop/google", _rules(tenant, "tenant"))
+        if has_other:
+            folders.put("tenants/shop/default", '[retry]\nexpire = "1d"\n')
+
+        google = folders.load().policies["google"]
+
+    expected = dict[str, str]()
+    for names, layer in ((local, "local"), (shipped, "shipped"), (default, "default")):
+        expected = expected | {name: layer for name in names if name not in expected}
+    for_shop = dict.fromkeys(tenant, "tenant") | {name: layer for name, layer in expected.items() if name not in tenant}
+    assert [(rule.name, rule.when.text[0]) for rule in google.rulebook] == list(expected.items())
+    assert [(rule.name, rule.when.text[0]) for rule in google.for_tenant("shop").rules.in_order] == list(
+        for_shop.items()
+    )
+    assert google.for_tenant("bank").rules is google.rules
+
+
+def _rules(names: list[str], layer: str) -> str:
+    return "".join(f'[[rule]]\nname = "{name}"\nwhen = {{ text = "{layer}" }}\n' for name in names)
+
+
+def test_a_draft_stands_for_a_file_of_the_admins(folders: Folders, tmp_path: Path) -> None:
+    """So a change is tried before it is put there."""
+    folders.put("google", "[limits]\nconnections = 7\n")
+    draft = tmp_path / "google.toml"
+    draft.write_text("[limits]\nconnections = 8\n")
+
+    policies = layers.load(folders.local, shipped=folders.shipped, draft=draft)
+
+    assert policies.policies["google"].limits.connections == 8
+    assert policies.policies["google"].tls == "required"
 
 
 def test_files_that_cannot_be_read_are_problems(folders: Folders) -> None:

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from msgspec import Meta, field
 
+from mta_policies.forms import DURATION
 from mta_policies.located import Place, parse
 from mta_policies.reader import Form, Reader, about, form, keys_of, shown, text_form
-from mta_policies.schema import DURATION
 from mta_policies.tree import tree_of
 
 Seconds = Annotated[float, form(DURATION)]

@@ -363,7 +363,7 @@ def test_the_runs_reach_what_they_are_for() -> None:
         seen.update(run.seen)
 
     assert {key for key in seen if key.startswith("end in")} == {
-        f"end in {call}" for call in ("append", "create", "sync", "sync_directory", "unlink")
+        f"end in {call}" for call in ("append", "create", "sync", "sync_directory", "unlink", "rename")
     }
     assert {key for key in seen if key.startswith("fault in")} == {
         f"fault in {call}" for call in ("append", "create", "sync", "sync_directory")

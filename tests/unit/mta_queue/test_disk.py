@@ -57,6 +57,19 @@ def test_full_disk(disk: OsDisk) -> None:
     with pytest.raises(OSError, match="No space") as raised:
         disk.append(file, 0, (b"x",))
     assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == "/dev/full"
+
+
+def test_errors_name_the_file(disk: OsDisk, tmp_path: Path) -> None:
+    """Also those of calls on a descriptor, of which the system itself does not say what it was."""
+    folder, device = disk.open(tmp_path), disk.open(Path("/dev/full"), writable=True)
+
+    with pytest.raises(IsADirectoryError) as unread:
+        disk.read(folder, 0, 1)
+    with pytest.raises(OSError, match="Invalid") as unsynced:
+        disk.sync(device)
+
+    assert (unread.value.filename, unsynced.value.filename) == (str(tmp_path), "/dev/full")
 
 
 def test_read_cached(disk: OsDisk, tmp_path: Path) -> None:

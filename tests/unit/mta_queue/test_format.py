@@ -6,7 +6,7 @@ from zlib import crc32
 
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
-from mta_queue import record, store
+from mta_queue import inventory, record, store
 from mta_queue.index import IndexWriter, Row
 from mta_queue.record import CopiedState, FileHeader, Found
 from mta_queue.segment import SegmentReader, file_name
@@ -17,9 +17,9 @@ STATES = [CopiedState(1_767_225_600.0, (0,), b"NO"), CopiedState(0.0, (3,), b"")
 CONTENT = b"Subject: hi\r\n\r\nhello\r\n"
 
 
-def dumped() -> bytes:
-    """The bytes of the example."""
-    (block,) = re.findall(r"```hexdump\n(.*?)```", TEXT, re.DOTALL)
+def dumped(name: str = "hexdump") -> bytes:
+    """The bytes of an example."""
+    (block,) = re.findall(rf"```{name}\n(.*?)```", TEXT, re.DOTALL)
     data = b""
     for line in block.splitlines():
         found = re.match(r"([0-9a-f]{4})  ((?:[0-9a-f]{2} ?)+)", line)
@@ -94,6 +94,16 @@ def test_example_encodes() -> None:
     assert data == dumped()
 
 
+def test_the_list_of_segments() -> None:
+    """The example of the list is what the code writes and reads."""
+    older = 0x0BADCAFE
+    segments = [(9, older), (11, older), (12, older), (15, MARKER), (17, MARKER)]
+    listing = inventory.listing_of(MARKER, 3, 15, segments, 17)
+
+    assert inventory.encode(listing) == dumped("list")
+    assert inventory.decode(dumped("list")) == listing
+
+
 def test_version_1_is_read() -> None:
     """A log of the version before is read as it is, sealed or not; what is added to it is of this version."""
     records = (
@@ -127,10 +137,15 @@ def test_version_1_is_read() -> None:
 
 
 def test_tables_of_places() -> None:
-    """The fields of both headers lie one behind the other and fill them."""
-    for title, size in (("File header", record.FILE_HEADER_BYTES), ("Record", record.HEADER_BYTES)):
+    """The fields of the headers lie one behind the other and fill them."""
+    sizes = {
+        "File header": record.FILE_HEADER_BYTES,
+        "Record": record.HEADER_BYTES,
+        "SEGMENTS": inventory.HEAD_BYTES,
+    }
+    for title, size in sizes.items():
         at = 0
-        for place, length, _ in (row for row in rows(title) if len(row) == 3):
+        for place, length, _ in (row for row in rows(title) if len(row) == 3 and row[1]):
             assert int(place) == at
             at += int(length)
         assert at == size

@@ -1,7 +1,10 @@
 """Notes on disk and items that cool: what is asked for comes back, wherever it lies at the moment."""
 
 from pathlib import Path
+from random import Random
 from typing import Any, cast
+
+import pytest
 
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
@@ -192,8 +195,46 @@ def test_counts_of_bytes() -> None:
     rig.loop.settle()
 
     assert rig.store.living_bytes == length
-    assert rig.store.file_bytes == sum(len(rig.disk.contents(path)) for path in rig.disk.paths())
+    assert rig.store.file_bytes == sum(
+        len(rig.disk.contents(path)) for path in rig.disk.paths() if path.suffix == ".seg"
+    )
     rig.disk.kill()
     again = Rig(rig.disk)
     assert again.store.living_bytes == length
     assert list(again.store.seqs()) == [other]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_an_answer_that_took_several_rounds(seed: int) -> None:
+    """However often items change while they are read, and whichever of them, the answer is what each says then."""
+    random, rig = Random(seed), Rig()
+    seqs = [rig.put(parts=2) for _ in range(6)]
+    for seq in seqs:
+        rig.store.postpone(seq, (0, 1), 5.0, b"old")
+    rig.cool()
+    got: list[list[Loaded]] = []
+    wanted = random.sample(seqs, 4)
+    now: list[Loaded | None] = []
+
+    def done(found: list[Loaded]) -> None:
+        got.append(found)
+        now.extend(rig.store.load(seq) for seq in wanted)
+
+    rig.store.load_soon(wanted, done)
+    for change in range(30):
+        rig.loop.run_job()
+        if change < 20 and not got:
+            seq, note = random.choice(seqs), b"new %d" % change
+            match random.randrange(4):
+                case 0:
+                    rig.store.postpone(seq, random.choice([(0,), (0, 1)]), float(change), note)
+                case 1:
+                    rig.store.postpone(seq, (0, 1), float(change), None)
+                case 2:
+                    rig.store.finish(seq, (1,), b"")
+                case 3:
+                    rig.store.append("x", b"", 1, b"", lambda seq: None, _fail)
+        rig.loop.turn()
+    rig.loop.settle()
+
+    assert got == [[one for one in now if one is not None]]

@@ -15,7 +15,7 @@ from mta_queue.record import Origin
 
 
 def row(seq: int, due_s: float = 0.0) -> Row:
-    return Row(seq % 1000, seq % 7, 10, 20, seq, due_s, 1, 0, 0, 0)
+    return Row(seq % 1000, seq % 7, 10, 20, seq, due_s, 1 << seq % 5, seq % 3, seq % 11, 5)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 80))), st.integers(2, 9))
@@ -37,7 +37,11 @@ def test_rows_are_kept_like_in_a_dict(steps: list[tuple[bool, int]], chunk_rows:
         assert [seq for seqs in rows.slices() for seq in seqs] == sorted(model)
         assert {seq: rows.get(seq) for seq in range(82)} == {seq: model.get(seq) for seq in range(82)}
         for wanted in (range(82), range(81, -1, -1), sorted(model), [*model, *range(9)]):
-            assert rows.rows(list(wanted)) == [model.get(seq) for seq in wanted]
+            found = [model.get(seq) for seq in wanted]
+            assert rows.rows(list(wanted)) == found
+            assert rows.stands(list(wanted)) == [
+                None if one is None else (one.due_s, one.mask, one.note_segment, one.note_offset) for one in found
+            ]
         assert all(0 < len(seqs) <= chunk_rows for seqs in rows.slices())
 
 

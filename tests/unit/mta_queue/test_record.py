@@ -183,3 +183,30 @@ def test_seal() -> None:
     assert record.decode_seal(data, MARKER) == 777
     assert record.decode_seal(data[:-1] + b"x", MARKER) is None
     assert record.decode_seal(b"12345678" + record.encode_seal(MARKER, 9, 4), MARKER) == 0
+
+
+@given(st.data())
+def test_bodies_of_records_whose_places_are_known(data: st.DataObject) -> None:
+    """They are what `decode` finds there; what is damaged or cut short is left out."""
+    made = [
+        item(b""),
+        record.encode_fate(MARKER, 9, record.POSTPONED, 7, (0, 2), b"the note", 5.0),
+        item(b"", Origin(1, 2)),
+    ]
+    kinds = data.draw(st.lists(st.sampled_from(made), min_size=1, max_size=8))
+    stream, places = bytearray(b"dead"), list[tuple[int, int, int, int]]()
+    for number, one in enumerate(kinds):
+        places.append((1, 1000 + len(stream), len(one), number))
+        stream += one
+    flipped = data.draw(st.integers(0, len(stream) - 1))
+    stream[flipped] ^= data.draw(st.sampled_from([0, 1, 128]))
+    cut = bytes(stream[: data.draw(st.integers(len(stream) - 60, len(stream)))])
+
+    found = list(record.bodies(cut, 1000, MARKER, places))
+
+    decoded = [(number, record.decode(cut, offset - 1000, MARKER)) for _, offset, _, number in places]
+    assert found == [
+        (number, one.seq, one.kind, one.id_bytes, one.flags, one.parts, one.payload)
+        for number, one in decoded
+        if one is not None
+    ]

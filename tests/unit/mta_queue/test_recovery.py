@@ -223,3 +223,30 @@ def test_untold_item_that_cannot_be_read() -> None:
 
     assert recovered.untold == []
     assert len(recovered.set_aside) == 2
+
+
+FIRST = fate(2, record.RESCHEDULED, 1, 0, due_s=5.0)
+SECOND = fate(3, record.POSTPONED, 1, 0, note=b"said", due_s=9.0)
+HOLE = Damage(500, 60, True)
+
+
+@pytest.mark.parametrize(
+    ("written", "again", "due_s"),
+    [
+        ((FIRST, SECOND), (FIRST, SECOND), 9.0),
+        ((FIRST, SECOND), (FIRST,), 9.0),
+        ((FIRST, SECOND), (FIRST, HOLE, SECOND), 9.0),
+        ((FIRST, SECOND), (FIRST, HOLE), 9.0),
+        ((FIRST,), (FIRST, SECOND), 9.0),
+        ((FIRST,), (FIRST, HOLE), 5.0),
+        ((), (FIRST, SECOND), 9.0),
+        ((), (FIRST,), 5.0),
+    ],
+)
+def test_what_was_written_again(written: tuple[bytes, ...], again: tuple[bytes | Damage, ...], due_s: float) -> None:
+    """After a failed sync fates are written a second time: whatever of both is torn, no older one comes last."""
+    pages = Pages(item(1), *written, is_sealed=False), Pages(*again, number=2, is_sealed=False)
+
+    rebuilding, _ = rebuilt(*pages)
+
+    assert rebuilding.catalog.dues(1) == [(0, due_s)]

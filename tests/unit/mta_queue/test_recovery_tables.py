@@ -9,7 +9,8 @@ import pytest
 
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
-from mta_queue import inspection, record, recovery, segment
+from mta_queue import inspection, inventory, record, recovery, segment
+from mta_queue.inventory import listing_of
 from mta_queue.quarantine import Quarantine, held
 from mta_queue.record import FILE_HEADER_BYTES, CopiedState, FileHeader
 from mta_queue.recovered import Untold
@@ -72,6 +73,10 @@ class Log:
         self.disk.sync(file)
         self.disk.sync_directory(LOG)
         return self
+
+    def listed(self, *numbers: int, end: int = 99) -> "Log":
+        """These segments must be there, and no others up to `end`."""
+        return self.file(inventory.NAME, inventory.encode(listing_of(7, 3, 100, [(each, 7) for each in numbers], end)))
 
     def spoil(self, number: int, found: bytes, with_bytes: bytes) -> "Log":
         """Bytes of a segment become others."""
@@ -178,6 +183,13 @@ def never_begun(log: Log) -> None:
     assert path_of(5) not in log.disk.paths()
 
 
+def empty_and_it_was_not(log: Log) -> None:
+    log.write(1, item(1)).file(segment.file_name(2), b"").listed(1, 2).open()
+
+    assert (log.living, log.reports) == ([1], [f"{segment.file_name(2)}: empty, and it was not"])
+    assert [one.name for one in held(log.disk, LOG)] == [f"quarantine/{segment.file_name(2)}"]
+
+
 def no_segment_or_damaged_from_its_start(log: Log) -> None:
     log.fill(b"one").file(segment.file_name(5), b"by somebody" * 300).open()
 
@@ -186,6 +198,23 @@ def no_segment_or_damaged_from_its_start(log: Log) -> None:
     ((name, reasons),) = held(log.disk, LOG)
     assert name == f"quarantine/{segment.file_name(5)}"
     assert reasons[0].endswith("no segment or damaged from its start")
+
+
+def removed_or_never_begun(log: Log) -> None:
+    log.write(2, item(1)).write(5, item(2)).listed(2, 5).open()
+
+    assert (log.living, log.reports) == ([1, 2], [])
+
+
+def missing_and_lost_with_all_that_waited_in_it(log: Log) -> None:
+    log.write(1, item(1)).write(5, item(5)).listed(1, 3, 5)
+    said = f"{segment.file_name(3)}: missing, and lost with all that waited in it"
+    assert inspection.verify(log.disk, LOG).problems == [said]
+
+    log.open()
+
+    assert (log.living, log.reports) == ([1, 5], [said])
+    assert said.encode() in log.disk.contents(LOG / "quarantine" / "README")
 
 
 def torn_end_never_acknowledged(log: Log) -> None:
@@ -301,6 +330,16 @@ def a_fate(log: Log) -> None:
     assert (log.living, log.dues, log.reports) == ([2], [(0, 9.0)], [])
 
 
+def a_fate_written_again_with_some_that_are_torn(log: Log) -> None:
+    first = record.encode_fate(7, 2, record.RESCHEDULED, 1, (0,), b"", 5.0)
+    log.write(1, item(1), first, fate(3, record.POSTPONED, 1), sealed=False).write(2, first, sealed=False)
+    for _ in range(2):  # a segment that was cut short so is not taken for whole the next time
+        log.open()
+        log.disk.kill()
+
+        assert (log.living, log.dues) == ([1], [(0, 9.0)])
+
+
 def a_fate_of_what_has_ended(log: Log) -> None:
     log.write(1, item(1), fate(3, record.MOVED, 1)).write(2, fate(2, record.POSTPONED, 1)).open()
 
@@ -342,6 +381,25 @@ def a_segment_is_missing_or_the_power_failed_as_it_was_deleted(log: Log) -> None
     assert log.reports == [
         "1 items (1 to 1) are in no file: a segment is missing, or the power failed as it was deleted"
     ]
+
+
+def told_before_their_segment_was_deleted(log: Log) -> None:
+    log.write(2, fate(2, record.POSTPONED, 1)).write(4, item(4)).listed(2, 4).open()
+
+    assert (log.living, log.reports) == ([4], [])
+
+
+def a_segment_is_missing_and_reported(log: Log) -> None:
+    log.write(2, item(2)).listed(1, 2).open()
+
+    assert (log.living, len(log.reports)) == ([2], 1)
+
+
+def they_were_in_a_segment_that_is_missing(log: Log) -> None:
+    log.write(2, fate(2, record.POSTPONED, 1)).listed(1, 2).open()
+
+    assert log.living == []
+    assert log.reports[1:] == ["1 items (1 to 1) are in no file: they were in a segment that is missing"]
 
 
 def they_waited_and_their_segment_is_damaged(log: Log) -> None:

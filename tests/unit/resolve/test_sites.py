@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.resolve import sites
 from mta.resolve.sites import SITE_NAME_CHARS_MAX, MailHosts, MxHost, order, site_name
 
 
@@ -99,3 +100,13 @@ def test_order_of_names_does_not_matter(names: frozenset[str], random: Random) -
 
     assert site_name(shuffled + shuffled[:1]) == site_name(names)
     assert len(site_name(names)) <= SITE_NAME_CHARS_MAX
+
+
+def test_the_hosts_can_be_read_back_from_the_name():
+    """Unless it was cut; a route has none."""
+    names = ("alt1.mx.example", "mx.example", "mx.other.test")
+
+    assert sites.hosts_of(site_name(names)) == tuple(sorted(names))
+    assert sites.hosts_of("mx.example") == ("mx.example",)
+    assert sites.hosts_of(site_name(f"mx{number}.a-rather-long-name.example" for number in range(90))) == ()
+    assert sites.hosts_of("127.0.0.1:25") == sites.hosts_of("") == ()

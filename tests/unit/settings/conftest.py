@@ -15,7 +15,7 @@ def load(tmp_path: Path) -> Load:
         (tmp_path / "mta.toml").write_text(text)
         for name, content in files.items():
             path = tmp_path / name.replace("__", "/").replace("_toml", ".toml")
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
             if path.suffix == ".pem":
                 path.chmod(0o600)

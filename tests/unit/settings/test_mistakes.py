@@ -279,10 +279,23 @@ def test_a_key_that_everybody_can_read_is_warned_of(load: Load, tmp_path: Path) 
 
 
 def test_warnings_of_policies_are_among_them(load: Load) -> None:
-    """Rules and quotas too have no effect yet."""
-    loaded = load("", policies__google_toml='[[rule]]\nname = "x"\n')
+    """With the policy's file and line."""
+    loaded = load("", policies__other_toml='match = { mx = ["*.google.com"] }\n')
 
-    assert [(Path(warning.file).name, warning.line) for warning in loaded.warnings] == [("google.toml", 1)]
+    assert [Path(warning.file).name for warning in loaded.warnings] == ["other.toml"]
+
+
+def test_values_for_a_tenant_that_nobody_has(load: Load) -> None:
+    """Told, because a name that is written wrongly would hold for nobody."""
+    limits = "[limits]\nconnections = 1\n"
+    loaded = load(
+        "[[tenant]]\nname = 'shop'\n",
+        policies__tenants__shop__google_toml=limits,
+        policies__tenants__shpo__google_toml=limits,
+    )
+
+    told = [warning for warning in loaded.warnings if "there is no tenant" in warning.message]
+    assert [Path(warning.file).name for warning in told] == ["shpo"]
 
 
 def test_a_value_knows_where_it_was_written(load: Load) -> None:

@@ -75,7 +75,7 @@ def test_every_verdict_is_matched_to_its_recipient(
     """The outcomes are those that a plain reading of RFC 5321 3.3 gives, with and without PIPELINING."""
     session, recorder = ready(*["PIPELINING"] * pipelining)
     said: list[bytes] = []
-    left = {b"MAIL": [mail_code], b"RCPT": list(rcpt_codes), b"DATA": [data_code], b".": [dot_code]}
+    left = {b"MAIL": [mail_code], b"RCPT": list(rcpt_codes), b"DATA": [data_code], b".": [dot_code], b"RSET": [250]}
 
     session.send(mail(*[f"r{i}@x" for i in range(len(rcpt_codes))]))
     while words := sent(session):

@@ -3,6 +3,7 @@
 import pytest
 
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
+from mta.smtp.client import ClientSession
 from mta.testing.client_dialogue import (
     BYE,
     CONTENT,
@@ -11,6 +12,7 @@ from mta.testing.client_dialogue import (
     QUEUED,
     QUEUED_REPLY,
     YES_1,
+    Recorder,
     ehlo,
     mail,
     new,
@@ -66,11 +68,14 @@ def test_mail_refused_is_the_fate_of_all(data: bytes):
 
 
 def test_mail_refused_one_at_a_time_ends_at_once():
-    """Without PIPELINING nothing follows a refused MAIL."""
+    """Without PIPELINING nothing but RSET follows a refused MAIL."""
     session, recorder = sending("b@x", "c@x", keywords=())
 
     session.receive(b"450 4.2.1 later\r\n")
+    said = sent(session)
+    session.receive(b"250 2.0.0 flushed\r\n")
 
+    assert said == b"RSET\r\n"
     assert recorder.told == [("done", [Deferred(LATER, "mail")] * 2, True)]
     assert sent(session) == b""
 
@@ -108,30 +113,74 @@ def test_all_refused_one_at_a_time_needs_no_data():
     session.receive(b"550 5.1.1 no\r\n")
     sent(session)
     session.receive(b"550 5.1.1 no\r\n")
+    said = sent(session)
+    session.receive(b"250 2.0.0 flushed\r\n")
 
-    assert sent(session) == b""
+    assert said == b"RSET\r\n"
     assert recorder.told == [("done", [Bounced(NO, "rcpt")] * 2, True)]
 
 
-@pytest.mark.parametrize("keywords", [(), ("PIPELINING",)])
-def test_an_abandoned_transaction_is_reset_before_the_next_one(keywords: tuple[str, ...]):
-    """RSET goes ahead of the next MAIL, in the same write where the peer takes that."""
-    session, recorder = sending("b@x", keywords=keywords)
-    for reply in (b"250 ok\r\n", b"550 5.1.1 no\r\n", b"503 no\r\n")[: 3 if keywords else 2]:
-        session.receive(reply)
-        sent(session)
+def test_an_abandoned_transaction_is_reset_before_the_next_one():
+    """RSET goes ahead of the next MAIL, in the same write."""
+    session, recorder = sending("b@x")
+    session.receive(b"250 ok\r\n550 5.1.1 no\r\n503 no\r\n")
     recorder.told.clear()
 
     session.send(mail("c@y"))
     said = sent(session)
-    session.receive(b"250 2.0.0 flushed\r\n")
+    session.receive(b"250 2.0.0 flushed\r\n" + YES_1)
     said += sent(session)
-    for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", QUEUED):
-        session.receive(reply)
-        said += sent(session)
+    session.receive(QUEUED)
 
     assert said.startswith(b"RSET\r\nMAIL FROM:<a@me.example>\r\nRCPT TO:<c@y>\r\nDATA\r\nSubject")
     assert recorder.told == [("done", [Delivered(QUEUED_REPLY)], True)]
+
+
+ABANDONED = [
+    [b"450 4.2.1 later\r\n"],
+    [b"250 ok\r\n", b"450 4.2.1 later\r\n"],
+    [b"250 ok\r\n", b"250 ok\r\n", b"450 4.2.1 later\r\n"],
+]
+
+
+def abandoned(replies: list[bytes]) -> tuple[ClientSession, Recorder]:
+    """A session whose transaction a peer without PIPELINING ended with the last of these replies."""
+    session, recorder = sending("b@x", keywords=())
+    for reply in replies:
+        sent(session)
+        session.receive(reply)
+    return session, recorder
+
+
+@pytest.mark.parametrize("replies", ABANDONED)
+def test_without_pipelining_mail_never_waits_for_the_reply_to_rset(replies: list[bytes]):
+    """RSET ends the transaction that was abandoned: `send` writes the next MAIL at once, when its turn has come."""
+    session, recorder = abandoned(replies)
+    said, told = sent(session), recorder.told[:]
+
+    session.receive(b"250 2.0.0 flushed\r\n")
+    session.send(mail("c@y"))
+
+    assert (said, told) == (b"RSET\r\n", [])
+    assert [told[0] for told in recorder.told] == ["done"]
+    assert recorder.usable
+    assert sent(session) == b"MAIL FROM:<a@me.example>\r\n"
+
+
+@pytest.mark.parametrize("end", [b"500 what\r\n", b"421 4.7.0 bye\r\n", b"250 ok\r\n421 4.7.0 bye\r\n", b"x\r\n", None])
+@pytest.mark.parametrize("replies", ABANDONED)
+def test_whatever_is_said_to_that_rset_the_outcomes_stand(replies: list[bytes], end: bytes | None):
+    """A reply or an end of the connection that spoils it only makes the connection unusable."""
+    session, recorder = abandoned(replies)
+
+    if end is None:
+        session.connection_lost()
+    else:
+        session.receive(end)
+
+    assert [type(outcome) for outcome in recorder.outcomes] == [Deferred]
+    assert recorder.outcomes[0].reply == LATER
+    assert not recorder.usable
 
 
 @pytest.mark.parametrize("reply", [b"550 5.1.1 no\r\n", b"250-2.0.0 queued\r\n250 2.0.0 as 1\r\n"])

@@ -58,13 +58,21 @@ def test_a_torn_write_is_half_there(tmp_path: Path) -> None:
 
 def test_it_strikes_once(tmp_path: Path) -> None:
     """The successor of the process that died goes on."""
-    run(tmp_path, "segment.created:1")
+    run(tmp_path, "group.before_write:1")
     (tmp_path / "0").unlink()
 
-    again = run(tmp_path, "segment.created:1")
+    again = run(tmp_path, "group.before_write:1")
 
     assert again.stdout == "all written\n"
     assert again.returncode == 0
+
+
+def test_calls_about_other_files_do_not_count(tmp_path: Path) -> None:
+    """Where a failpoint is about segments, lists and marks are made as ever."""
+    ended = run(tmp_path, "segment.created:1")
+
+    assert ended.stdout == "all written\n"
+    assert hits(tmp_path) == set()
 
 
 def test_what_is_not_armed_is_not_touched(tmp_path: Path) -> None:

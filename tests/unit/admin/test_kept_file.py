@@ -1,12 +1,12 @@
-"""The file that suspensions outlive a restart in."""
+"""The files that suspensions and firings outlive a restart in."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from mta.admin import suspension_file
-from mta.admin.suspension_file import SuspensionFileError
+from mta.admin import kept_file, suspension_file
+from mta.admin.kept_file import KeptFileError
 from mta.model.selection import Selection
 from mta.reporting.questions import Suspension
 
@@ -19,7 +19,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "suspensions.json"
 
     for suspensions in ([ONE, OTHER], [], [OTHER]):
-        suspension_file.save(path, suspensions)
+        kept_file.save(path, suspensions)
         assert suspension_file.load(path) == suspensions
 
     assert os.listdir(tmp_path) == ["suspensions.json"]
@@ -36,39 +36,39 @@ def test_what_is_not_understood_is_no_empty_file(tmp_path: Path, content: bytes)
     path = tmp_path / "suspensions.json"
     path.write_bytes(content)
 
-    with pytest.raises(SuspensionFileError, match=f"{path} cannot be read: .*remove it to suspend nothing"):
+    with pytest.raises(KeptFileError, match=f"{path} cannot be read: .*remove it to suspend nothing"):
         suspension_file.load(path)
 
 
 def test_every_cut_of_a_file_is_noticed(tmp_path: Path) -> None:
     """Whatever part of it is there."""
     path = tmp_path / "suspensions.json"
-    suspension_file.save(path, [ONE, OTHER])
+    kept_file.save(path, [ONE, OTHER])
     whole = path.read_bytes()
 
     for end in range(len(whole.rstrip())):
         path.write_bytes(whole[:end])
-        with pytest.raises(SuspensionFileError):
+        with pytest.raises(KeptFileError):
             suspension_file.load(path)
 
 
 def test_a_folder_in_its_place_is_told(tmp_path: Path) -> None:
     """It cannot be read."""
-    with pytest.raises(SuspensionFileError):
+    with pytest.raises(KeptFileError):
         suspension_file.load(tmp_path)
 
 
 def test_a_write_that_fails_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing half beside it."""
     path = tmp_path / "suspensions.json"
-    suspension_file.save(path, [ONE])
+    kept_file.save(path, [ONE])
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        suspension_file.save(path, [ONE, OTHER])
+        kept_file.save(path, [ONE, OTHER])
     monkeypatch.undo()
 
     assert suspension_file.load(path) == [ONE]
@@ -90,6 +90,6 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "replace", replaced)
-    suspension_file.save(tmp_path / "suspensions.json", [ONE])
+    kept_file.save(tmp_path / "suspensions.json", [ONE])
 
     assert steps == ["sync file", "rename", "sync folder"]

@@ -1,0 +1,119 @@
+"""Quota: so many messages in a calendar hour, day, week or month of a place. Pure: zones and now_s are arguments.
+
+What was used survives restarts, and a killed process must not begin afresh: a counter that is `kept` goes on only as
+far as a state was saved that says it has got there already. So a crash loses a little of the quota, and never passes
+it. The clock may jump: the last periods are remembered, and one that comes again goes on where it was.
+"""
+
+import math
+
+from mta_policies.limits import Share
+from mta_policies.local_time import Zones, period
+from mta_policies.schema import Quota
+
+PERIODS_KEPT = 4  # this one and the last; more only for clocks that jump
+AHEAD_SHARE = 100  # a kept counter says at least a hundredth of the quota ahead of time: what a crash loses
+SAVE_WAIT_S = 0.05  # how long to wait for the saving of a state, before asking again
+
+State = dict[str, int]
+"""Start of a period (Unix seconds, as text) -> what was used in it."""
+
+
+class Counter:
+    """One quota of one owner."""
+
+    __slots__ = ("_count", "_end_s", "_is_kept", "_saved", "_start_s", "_used", "_zones", "quota", "share")
+
+    def __init__(self, quota: Quota, share: Share, zones: Zones, now_s: float, *, is_kept: bool = False) -> None:
+        self.quota = quota
+        self.share = share
+        self._zones = zones
+        self._count = share.count(quota.count)
+        self._used: dict[int, int] = {}
+        self._is_kept = is_kept
+        self._saved: dict[int, int] = {}
+        self._start_s = self._end_s = 0
+        self._look(now_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """0.0: one more may go; else seconds until one may: until the next period, or until `to_save` is saved."""
+        self._look(now_s)
+        used = self._used[self._start_s]
+        if used >= self._count:
+            return max(SAVE_WAIT_S, self._end_s - now_s)
+        if self._is_kept and used >= self._saved.get(self._start_s, 0):
+            return SAVE_WAIT_S
+        return 0.0
+
+    def room(self, now_s: float) -> int:
+        """How many more may go in this period, saved or not."""
+        self._look(now_s)
+        return max(0, self._count - self._used[self._start_s])
+
+    def free(self, now_s: float) -> int:
+        """How many more may go now: as far as a saved state goes, where the counter is kept."""
+        room = self.room(now_s)
+        if not self._is_kept:
+            return room
+        return max(0, min(room, self._saved.get(self._start_s, 0) - self._used[self._start_s]))
+
+    def ends_s(self, now_s: float) -> float:
+        """When this period ends."""
+        self._look(now_s)
+        return float(self._end_s)
+
+    def used(self, now_s: float) -> int:
+        """In this period."""
+        self._look(now_s)
+        return self._used[self._start_s]
+
+    def take(self, now_s: float, count: int = 1) -> None:
+        """So many went. More than there is room for count as well: they went."""
+        self._look(now_s)
+        self._used[self._start_s] += count
+
+    def change(self, quota: Quota, share: Share, now_s: float) -> None:
+        """Another quota from now on (a reload, other owners). What was used in a period that both know stays used."""
+        self.quota = quota
+        self.share = share
+        self._count = share.count(quota.count)
+        self._end_s = self._start_s
+        self._look(now_s)
+
+    # kept
+
+    def state(self, now_s: float) -> State:
+        """What was used: for the next owner, or a restart that nothing came before."""
+        self._look(now_s)
+        return {str(start_s): used for start_s, used in self._used.items()}
+
+    def to_save(self, now_s: float) -> State | None:
+        """A state to be saved now, in which some is used ahead of time; None: what was saved is enough for a while."""
+        self._look(now_s)
+        used, saved = self._used[self._start_s], self._saved.get(self._start_s, 0)
+        ahead = max(1, math.ceil(self._count / AHEAD_SHARE))
+        if not self._is_kept or used + ahead // 2 < saved or saved >= self._count:
+            return None
+        return self.state(now_s) | {str(self._start_s): max(used, min(used + ahead, self._count))}
+
+    def saved(self, state: State) -> None:
+        """That state is safe on disk."""
+        self._saved = {int(start_s): used for start_s, used in state.items()}
+
+    def load(self, state: State, now_s: float) -> None:
+        """Goes on where a state was; of several owners that become one what they used adds up."""
+        for start_s, used in state.items():
+            self._used[int(start_s)] = self._used.get(int(start_s), 0) + used
+        self._end_s = self._start_s
+        self._look(now_s)
+
+    def _look(self, now_s: float) -> None:
+        """Another period, where this one is over or the clock was set back."""
+        if self._start_s <= now_s < self._end_s:
+            return
+        start_s, end_s = period(self.quota.per, self._zones(self.quota.zone), now_s)
+        self._start_s, self._end_s = int(start_s), int(end_s)
+        # The latest is the last one, so that what is forgotten is what was left longest ago.
+        self._used[self._start_s] = self._used.pop(self._start_s, 0)
+        while len(self._used) > PERIODS_KEPT:
+            del self._used[next(iter(self._used))]

@@ -1,0 +1,33 @@
+"""An agenda: a clock that jumps from one thing to do to the next. Times are Unix seconds."""
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from mta_policies.rehearsal.traffic import NEVER_S
+
+
+class Agenda:
+    """What is to be done, in the order of time; at the same time in the order in which it was said."""
+
+    __slots__ = ("_count", "_things", "now_s")
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+        self._things: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._count = 0
+
+    def at(self, at_s: float, call: Callable[[Any], None], what: Any) -> None:
+        """Call it then; what was due before is done now."""
+        self._count += 1
+        heapq.heappush(self._things, (max(at_s, self.now_s), self._count, call, what))
+
+    @property
+    def next_s(self) -> float:
+        """When the next thing is due; inf: there is none."""
+        return self._things[0][0] if self._things else NEVER_S
+
+    def turn(self) -> None:
+        """Do the next thing. There is one."""
+        self.now_s, _, call, what = heapq.heappop(self._things)
+        call(what)

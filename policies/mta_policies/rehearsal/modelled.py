@@ -1,0 +1,48 @@
+"""Modelled: a provider whose model says what becomes of connections and messages.
+
+What is personal (no such mailbox, mailbox full, a virus) is said as in the record, where there is one: of that a model
+knows nothing.
+"""
+
+from collections.abc import Callable
+
+from mta_policies.answers import Answer
+from mta_policies.provider_model import ProviderModel
+from mta_policies.rehearsal.recorded import Recorded
+from mta_policies.rehearsal.traffic import Mail, Stream
+
+NewModel = Callable[[], ProviderModel]
+
+
+class Modelled:
+    """A `Provider` by models, one for each provider."""
+
+    def __init__(self, new_model: NewModel, name_of: Callable[[Stream], str], record: Recorded | None = None) -> None:
+        """`name_of`: which provider mail goes to."""
+        self._new_model = new_model
+        self._name_of = name_of
+        self._models: dict[str, ProviderModel] = {}
+        self._record = record
+
+    def _model(self, stream: Stream) -> ProviderModel:
+        name = self._name_of(stream)
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = self._new_model()
+        return model
+
+    def opened(self, stream: Stream, now_s: float) -> Answer | None:
+        return self._model(stream).opened(stream.subject, now_s)
+
+    def closed(self, stream: Stream, now_s: float) -> None:
+        self._model(stream).closed(stream.subject, now_s)
+
+    def down_until_s(self, stream: Stream, now_s: float) -> float:
+        del stream
+        return now_s
+
+    def answer(self, mail: Mail, first_s: float, now_s: float) -> Answer | None:
+        said = self._model(mail.stream).answer(mail.stream.subject, now_s)
+        if said is None and self._record is not None and mail.said:
+            return self._record.personal(mail, first_s, now_s)
+        return said

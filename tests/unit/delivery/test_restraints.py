@@ -1,0 +1,435 @@
+"""What firings do to the mail of a destination, over real loopback sockets: it stands still, or goes slowly, and all
+else does not."""
+
+import asyncio
+import itertools
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from bench.sink import Profile, Sink
+from mta.delivery.connection import SourceAddress
+from mta.reporting.questions import Rules
+from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
+from mta.testing.swift_loop import SwiftLoop, run_swiftly, swiftly
+from mta_policies.answers import Answer
+from mta_policies.firing import Change, Firing
+from mta_policies.firings import Firings
+from mta_policies.rulebook import Action, ScopeName
+from mta_policies.units import rate
+
+SAID = "421 4.7.28 unusual rate of mail"
+COUNT = itertools.count(1)
+
+
+def rule(then: str, trigger: str = "") -> str:
+    return PLAIN + f'[[rule]]\nname = "unusual"\nwhen = {{ text = "unusual rate" }}\n{trigger}\nthen = [{{ {then} }}]\n'
+
+
+def micro(then: str, **tables: str) -> str:
+    """A provider with all domains of d*.test."""
+    more = "".join(f"[{name}]\n{text}\n" for name, text in tables.items())
+    return f'match = {{ domains = ["*.test"] }}\n{more}' + rule(then).removeprefix(PLAIN)
+
+
+def rig_for(loop: SwiftLoop, tmp_path: Path, sink: Sink, **options: Any) -> DeliveryRig:
+    rig = DeliveryRig(loop, tmp_path, port=sink.port, **options)
+    rig.domains_of(sink.profiles)
+    return rig
+
+
+def told(rig: DeliveryRig) -> list[str]:
+    return [line["change"] for line in rig.events("rule")]
+
+
+def delivered_to(rig: DeliveryRig, domain: str) -> list[float]:
+    return [line["time"] for line in rig.events("delivered") if line["domain"] == domain]
+
+
+async def fire(
+    rig: DeliveryRig, key: str, action: str, within_s: float = 600.0, policy: str = "default", **effect: Any
+) -> Firing:
+    """As another worker's rule does."""
+    scope: Any = key.partition(" ")[0]
+    other = Firings()
+    done = Action(action, for_s=within_s, scope=scope, **effect)  # type: ignore[arg-type]
+    answer = Answer(421, "4.7.28", "too fast", "mail")
+    change = other.fire(policy, "elsewhere", done, key, answer, rig.loop.wall_s(), f"g{next(COUNT)}", scope=scope)
+    assert await rig.clerk.answer(Rules([change])) is None
+    assert change.firing is not None
+    return change.firing
+
+
+async def cancel(rig: DeliveryRig, firing: Firing, *, tells: bool = True) -> None:
+    change = Change("cancelled", rig.loop.wall_s(), firing, by="command: kim")
+    assert await rig.clerk.answer(Rules([change], tells=tells)) is None
+
+
+@swiftly
+async def test_a_site_is_silent_for_as_long_as_the_rule_says(loop: SwiftLoop, tmp_path: Path):
+    """From the reply on, mail to come included; other sites flow, and afterwards all of it goes."""
+    refuses = Profile(name="a", deferred_percent=100, deferred_reply=SAID)
+    async with Sink([refuses, Profile(name="b")]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=rule('action = "suspend", for = "2h"'))
+        rig.send("x@a.test")
+        await rig.until(lambda: bool(rig.events("rule")))
+        refuses.deferred_percent = 0
+        fired_s = rig.events("rule")[0]["time"]
+        for name in names(5, "a.test"):
+            rig.send(name)
+            rig.send(name.replace("a.test", "b.test"))
+        await asyncio.sleep(3600)
+        assert len(delivered_to(rig, "b.test")) == 5
+        assert delivered_to(rig, "a.test") == []
+        await rig.settled()
+        await rig.stop()
+
+    assert min(delivered_to(rig, "a.test")) - fired_s >= 7199.99
+    [line] = rig.events("rule")
+    assert (line["change"], line["rule"], line["action"], line["key"]) == (
+        "fired",
+        "unusual",
+        "suspend",
+        "site mx.a.test > mx.a.test",
+    )
+    assert (line["code"], line["until"] - line["time"]) == (421, pytest.approx(7200))
+    assert rig.events("deferred")[0]["rule"] == "unusual"
+    assert rig.dispatcher.restraints.active is False
+
+
+@swiftly
+async def test_what_is_cancelled_flows_at_once(loop: SwiftLoop, tmp_path: Path):
+    """And one worker of all tells it."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        firing = await fire(rig, "provider mx.a.test", "suspend", 7200.0)
+        rig.send("x@a.test")
+        await asyncio.sleep(100)
+        assert rig.fates() == {}
+
+        await cancel(rig, firing)
+        await rig.until(lambda: rig.finals == 1, within_s=1.0)
+        await rig.stop()
+
+    assert [(line["change"], line["by"]) for line in rig.events("rule")] == [("cancelled", "command: kim")]
+
+
+@swiftly
+async def test_a_muted_rule_has_no_effect(loop: SwiftLoop, tmp_path: Path):
+    """What it has fired before, and what it fires meanwhile; when the time is over it has it again."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        await fire(rig, "site mx.a.test > mx.a.test", "suspend", 7200.0)
+        others = Firings()
+        now_s = rig.loop.wall_s()
+        await rig.clerk.answer(Rules([others.mute("elsewhere", now_s + 60, now_s, "kim")]))
+        rig.send("x@a.test")
+        await rig.until(lambda: rig.finals == 1, within_s=1.0)
+
+        await asyncio.sleep(61)
+        rig.send("y@a.test")
+        await asyncio.sleep(600)
+        assert rig.finals == 1
+        await rig.settled()
+        await rig.stop()
+
+
+@swiftly
+async def test_a_restart_keeps_it(loop: SwiftLoop, tmp_path: Path):
+    """What was in force when the worker died is in force when it is back."""
+    async with Sink([Profile(name="a")]) as sink:
+        first = rig_for(loop, tmp_path, sink)
+        await fire(first, "site mx.a.test > mx.a.test", "suspend", 7200.0)
+        snapshot = first.dispatcher.restraints.firings.dump()
+        await first.stop()
+
+        (tmp_path / "again").mkdir()
+        rig = rig_for(loop, tmp_path / "again", sink)
+        rig.dispatcher.restraints.load(snapshot)
+        rig.send("x@a.test")
+        await asyncio.sleep(7100)
+        assert rig.fates() == {}
+        await rig.settled()
+        await rig.stop()
+
+
+SLOWED = [
+    ("site mx.a.test > mx.a.test", 1),
+    ("provider micro", 2),
+    ("source s1 > micro", 2),
+    ("netblock 127.0.1.0/24 > micro", 2),
+]
+
+
+@pytest.mark.parametrize("how", ["rate", "connections"])
+@pytest.mark.parametrize(("key", "sites"), SLOWED, ids=[key for key, _ in SLOWED])
+@swiftly
+async def test_slower_together(loop: SwiftLoop, tmp_path: Path, key: str, sites: int, how: str):
+    """All mail of the scope keeps to one rate, or to so many connections, beside what the policy says."""
+    provider = key.rpartition(" > ")[2].removeprefix("provider ")
+    policies = {"micro": micro("action = 'alert'")} if provider == "micro" else {}
+    source = SourceAddress("s1", "127.0.1.1", "", "s1.test")
+    effect: dict[str, Any] = {"rate": (rate("6/min"),)} if how == "rate" else {"connections": 1}
+    profiles = [Profile(name=name, latency_s=0.5) for name in "ab"[:sites]]
+    async with Sink(profiles) as sink:
+        rig = rig_for(loop, tmp_path, sink, sources=[source], **policies)
+        for profile in profiles:
+            for name in names(5, f"{profile.name}.test"):
+                rig.send(name)
+        await asyncio.sleep(0.2)  # some connections are open
+        await fire(rig, key, "slow", 7200.0, provider if provider == "micro" else "default", **effect)
+        for profile in profiles:
+            for name in names(10, f"{profile.name}.test"):
+                rig.send(f"later-{name}")
+        before = rig.finals
+        start_s = loop.time()
+        open_now = []
+        while rig.finals < 15 * sites:
+            await asyncio.sleep(0.25)
+            assert loop.time() < start_s + 3600, rig.left()
+            if loop.time() > start_s + 10:
+                open_now.append(sum(each.connections_open for each in sink.profiles.values()))
+        await rig.settled()
+        await rig.stop()
+
+    times = sorted(time_s for name in "ab"[:sites] for time_s in delivered_to(rig, f"{name}.test"))[before + 5 :]
+    if how == "rate":
+        assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 9.4
+    else:
+        assert max(open_now) == 1
+    assert told(rig) == []
+
+
+@swiftly
+async def test_half_of_what_the_policy_allows(loop: SwiftLoop, tmp_path: Path):
+    """A factor is of each limit of its level; other sources keep theirs."""
+    policy = micro("action = 'alert'", limits="connections = 8", source_limits="connections = 8")
+    sources = [SourceAddress(name, f"127.0.1.{number}", "", "x.test") for number, name in enumerate(("s1", "s2"), 1)]
+    async with Sink([Profile(name="a", latency_s=0.5)]) as sink:
+        rig = rig_for(loop, tmp_path, sink, sources=sources, micro=policy)
+        await fire(rig, "source s1 > micro", "slow", 7200.0, "micro", factor=0.25)
+        for name in names(200, "a.test"):
+            rig.send(name)
+        await rig.settled()
+        await rig.stop()
+
+    most = sink.profiles["a"].connections_max_by_client
+    assert (most["127.0.1.1"], most["127.0.1.2"]) == (2, 8)
+
+
+@swiftly
+async def test_fewer_messages_a_connection_and_fewer_recipients(loop: SwiftLoop, tmp_path: Path):
+    """What a provider that closes after a few messages asks for."""
+    async with Sink([Profile(name="a", latency_s=0.05)]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=PLAIN.replace("connections = 10", "connections = 1"))
+        await fire(
+            rig,
+            "site mx.a.test > mx.a.test",
+            "slow",
+            7200.0,
+            messages_per_connection=2,
+            recipients_per_transaction=3,
+        )
+        rig.send(*names(12, "a.test"))
+        await rig.settled()
+        await rig.stop()
+
+    assert sink.messages == 4
+    assert sink.profiles["a"].connections_total == 2
+
+
+@swiftly
+async def test_a_rule_that_waits_for_its_trigger(loop: SwiftLoop, tmp_path: Path):
+    """Two in an hour are enough, one is not; an alert is told once."""
+    refuses = Profile(name="a", deferred_percent=100, deferred_reply="451 4.7.28 unusual rate of mail")
+    async with Sink([refuses]) as sink:
+        text = rule('action = "alert"', 'trigger = { count = 2, in = "1h" }')
+        rig = rig_for(loop, tmp_path, sink, default=text)
+        rig.send("x@a.test")
+        await rig.settled()
+        assert told(rig) == []
+        for name in names(5, "a.test"):
+            rig.send(name)
+        await rig.settled()
+        await rig.stop()
+
+    assert told(rig) == ["fired"]
+
+
+@swiftly
+async def test_a_greeting_is_judged_too(loop: SwiftLoop, tmp_path: Path):
+    """Once a connection; what waits there hears nothing of it."""
+    async with Sink([Profile(name="a", connections_max=1, connections_over=SAID, latency_s=1.0)]) as sink:
+        text = rule('action = "slow", connections = 1, for = "1h"').replace("text =", 'stage = "greeting", text =')
+        rig = rig_for(loop, tmp_path, sink, default=text)
+        for name in names(12, "a.test"):
+            rig.send(name)
+        await rig.settled()
+        await rig.stop()
+
+    assert told(rig)[0] == "fired"
+    assert sink.profiles["a"].connections_max == 1 or rig.events("rule")[0]["stage"] == "greeting"
+    assert rig.events("bounced") == []
+
+
+@swiftly
+async def test_a_reload_in_the_middle(loop: SwiftLoop, tmp_path: Path):
+    """Another policy, the same firing: the policy's own limits change beside it."""
+    async with Sink([Profile(name="a", latency_s=0.2)]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        await fire(rig, "site mx.a.test > mx.a.test", "slow", 100.0, connections=2)
+        for name in names(100, "a.test"):
+            rig.send(name)
+        await asyncio.sleep(2)
+        assert sink.profiles["a"].connections_open == 2
+
+        rig.reload(PLAIN.replace("connections = 10", "connections = 5"))
+        await asyncio.sleep(2)
+        assert sink.profiles["a"].connections_open == 2
+        for name in names(1000, "a.test"):
+            rig.send(f"more-{name}")
+        await asyncio.sleep(100)
+        assert sink.profiles["a"].connections_max == 5
+        await rig.settled()
+        await rig.stop()
+
+
+SCOPES: list[ScopeName] = ["site", "source", "provider", "netblock"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_fires_and_ends_all_mail_goes(seed: int, tmp_path: Path):
+    """Firings of every kind begin, change and end while mail flows: nothing is lost, no place at a gate is."""
+    random = Random(seed)
+
+    async def storm(loop: SwiftLoop) -> None:
+        sources = [SourceAddress(name, f"127.0.1.{at}", "", "x.test") for at, name in enumerate(("s1", "s2"), 1)]
+        profiles = [Profile(name=name, latency_s=0.1) for name in "abc"]
+        async with Sink(profiles) as sink:
+            rig = rig_for(loop, tmp_path, sink, sources=sources, micro=micro("action = 'alert'"))
+            firings: list[Firing] = []
+            for step in range(40):
+                for _ in range(random.randrange(20)):
+                    rig.send(f"r{step}@{random.choice('abc')}.test")
+                roll = random.random()
+                if roll < 0.5:
+                    scope = random.choice(SCOPES)
+                    firings.append(
+                        await fire(rig, key_of(scope, random), *effect_of(random), "micro", **LIMITS[roll > 0.25])
+                    )
+                elif roll < 0.7 and firings:
+                    await cancel(rig, firings.pop(random.randrange(len(firings))), tells=False)
+                elif roll < 0.8:
+                    rig.reload(micro=micro("action = 'alert'", limits=f"connections = {random.randrange(1, 9)}"))
+                await asyncio.sleep(random.choice((0.0, 0.05, 1.0, 5.0)))
+            await rig.settled()
+            await asyncio.sleep(30)  # the last one is over
+            rig.is_clean()
+            for site in rig.dispatcher.domains.sites.values():
+                for pool in site.pools.values():
+                    assert pool.braked is None
+                    assert pool.meter.connections_open == len(pool.channels)
+            await rig.stop()
+
+    run_swiftly(storm)
+
+
+LIMITS: dict[bool, dict[str, Any]] = {True: {"connections": 1}, False: {"rate": (rate("2/s"),), "factor": 0.5}}
+
+
+def key_of(scope: ScopeName, random: Random) -> str:
+    value = {
+        "site": f"mx.{random.choice('abc')}.test",
+        "source": random.choice(("s1", "s2")),
+        "netblock": "127.0.1.0/24",
+    }
+    return "provider micro" if scope == "provider" else f"{scope} {value[scope]} > micro"
+
+
+def effect_of(random: Random) -> tuple[str, float]:
+    return random.choice(("slow", "slow", "suspend")), random.choice((0.5, 3.0, 20.0))
+
+
+OF_MESSAGES = [
+    ("tenant shop > mx.a.test", {"tenant": "shop"}),
+    ("campaign shop/spring > mx.a.test", {"tenant": "shop", "campaign": "spring"}),
+    ("recipient r0@a.test > mx.a.test", {"tenant": "shop"}),
+    ("spf-domain shop.test > mx.a.test", {"tenant": "shop"}),
+    ("path system - mx.a.test > mx.a.test", {"tenant": "shop"}),
+]
+
+
+@pytest.mark.parametrize(("key", "fields"), OF_MESSAGES, ids=[key for key, _ in OF_MESSAGES])
+@swiftly
+async def test_only_these_messages_wait(loop: SwiftLoop, tmp_path: Path, key: str, fields: dict[str, Any]):
+    """Until it ends, or somebody ends it; others of the same pool flow."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        firing = await fire(rig, key, "suspend", 7200.0)
+        for number in range(20):
+            rig.send("r0@a.test", **fields)
+            rig.send(f"other{number}@b.test", **fields)
+        await asyncio.sleep(600)
+        assert delivered_to(rig, "a.test") == []
+        assert len(delivered_to(rig, "b.test")) == 20
+        assert rig.dispatcher.parking.parts == 20
+
+        await cancel(rig, firing)
+        await rig.until(lambda: rig.finals == 40, within_s=5.0)
+        await rig.settled()
+        rig.is_clean()
+        await rig.stop()
+
+
+@swiftly
+async def test_one_tenant_goes_slowly(loop: SwiftLoop, tmp_path: Path):
+    """At its rate, and the others at theirs."""
+    async with Sink([Profile(name="a", latency_s=0.05)]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        await fire(rig, "tenant shop > mx.a.test", "slow", 7200.0, rate=(rate("6/min"),))
+        for number in range(12):
+            rig.send(f"slow{number}@a.test", tenant="shop")
+            rig.send(f"fast{number}@a.test", tenant="other")
+        await rig.settled()
+        await rig.stop()
+
+    times = {line["recipient"]: line["time"] for line in rig.events("delivered")}
+    slow = sorted(time_s for name, time_s in times.items() if name.startswith("slow"))
+    fast = sorted(time_s for name, time_s in times.items() if name.startswith("fast"))
+    assert min(later - earlier for earlier, later in itertools.pairwise(slow)) > 9.5
+    assert slow[-1] - slow[0] < 11 * 10 + 10
+    assert fast[-1] - slow[0] < 5
+
+
+@swiftly
+async def test_a_tenant_with_one_transaction_at_a_time(loop: SwiftLoop, tmp_path: Path):
+    """Connections of a scope that shares them are transactions under way."""
+    async with Sink([Profile(name="a", latency_s=0.5)]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        await fire(rig, "tenant shop > mx.a.test", "slow", 7200.0, connections=1)
+        for number in range(8):
+            rig.send(f"slow{number}@a.test", tenant="shop")
+        await rig.settled()
+        await rig.stop()
+
+    times = sorted(delivered_to(rig, "a.test"))
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.9  # two round trips each
+
+
+@pytest.mark.parametrize("key", ["site mx.a.test > mx.a.test", "tenant shop > mx.a.test"])
+@swiftly
+async def test_a_probe(loop: SwiftLoop, tmp_path: Path, key: str):
+    """Silence, then one connection, then one more at a time, until all is well: then it ends by itself."""
+    async with Sink([Profile(name="a", latency_s=0.5)]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=PLAIN.replace("connections = 10", "connections = 2"))
+        await fire(rig, key, "probe", 86400.0, silence_s=600.0)
+        start_s = rig.loop.wall_s()
+        for number in range(400):
+            rig.send(f"r{number}@a.test", tenant="shop")
+        await rig.settled(86400.0)
+        await rig.stop()
+
+    assert min(delivered_to(rig, "a.test")) - start_s >= 600
+    assert told(rig) == ["stepped", "stepped", "ended"]

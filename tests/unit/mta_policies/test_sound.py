@@ -1,0 +1,74 @@
+"""Values that are right one by one and wrong together."""
+
+from pathlib import Path
+
+import pytest
+
+from mta_policies import layers
+from mta_policies.layers import PolicyError
+
+
+def _problems(root: Path, text: str) -> list[str]:
+    (root / "default.toml").write_text('[limits]\nrate = "10/s"\n[[rule]]\nname = "any"\n')
+    (root / "google.toml").write_text(text)
+    try:
+        layers.load(None, shipped=root)
+    except PolicyError as error:
+        return [f"{problem.line}: {problem.message}" for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[adapt]\non = ["any", "spam-related"]\n',
+        '[adapt]\non = ["own"]\nceiling = "1/s"\nfloor = "1/min"\n[[rule]]\nname = "own"\n',
+        '[limits]\nwindow = ["08:00-22:00 Asia/Tokyo", "Sat,Sun 10:00-12:00"]\n',
+        '[limits]\nquota = { count = 5, per = "hour", zone = "Europe/Berlin" }\n',
+    ],
+)
+def test_what_hangs_together(tmp_path: Path, text: str) -> None:
+    """Nothing to tell."""
+    assert _problems(tmp_path, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[adapt]\non = ["anny"]\n', "2: on: anny is neither a rule of this policy nor a category; did you mean any?"),
+        ('[adapt]\non = ["any"]\n[limits]\nrate = "none"\n', "1: adapt: from which rate down?"),
+        ('[limits]\nwindow = "08:00-22:00 Tokyo"\n', '2: window: there is no time zone "Tokyo"'),
+        ('[limits]\nwindow = "8 to 22"\n', "2: window: not a window"),
+        ('[limits]\nquota = { count = 5, zone = "../etc" }\n', '2: quota: there is no time zone "../etc"'),
+        ('[sources."x"]\nlimits = { window = "08:00-22:00 Nowhere" }\n', "2: window: there is no time zone"),
+        ('[[rule]]\nname = "a"\n[[rule]]\nname = "a"\n', "3: rule a is also at "),
+    ],
+)
+def test_what_does_not(tmp_path: Path, text: str, told: str) -> None:
+    """One problem, at the line to mend."""
+    (problem,) = _problems(tmp_path, text)
+
+    assert problem.startswith(told)
+
+
+@pytest.mark.parametrize(("text", "warnings"), [('floor = "2/s"\nceiling = "1/s"\n', 1), ('ceiling = "1/h"\n', 0)])
+def test_a_floor_above_the_ceiling_is_warned_of_where_both_are_written(
+    tmp_path: Path, text: str, warnings: int
+) -> None:
+    """Against default's floor a low ceiling simply holds."""
+    (tmp_path / "default.toml").write_text('[limits]\nrate = "10/s"\n[adapt]\nfloor = "1/min"\n')
+    (tmp_path / "google.toml").write_text(f'[adapt]\non = ["other"]\n{text}')
+
+    assert len(layers.load(None, shipped=tmp_path).warnings) == warnings
+
+
+def test_a_slow_with_too_few_connections_for_all_owners_is_warned_of(tmp_path: Path) -> None:
+    """At the rule; but for those of default, which nobody wrote for this provider."""
+    slow = '[[rule]]\nname = "{}"\nthen = [{{ action = "slow", connections = {} }}]\n'
+    (tmp_path / "default.toml").write_text(slow.format("any", 1))
+    (tmp_path / "google.toml").write_text(f"owners = 2\n{slow.format('a', 1)}{slow.format('b', 2)}")
+
+    (warning,) = layers.load(None, shipped=tmp_path).warnings
+
+    assert (Path(warning.file).name, warning.line) == ("google.toml", 2)
+    assert "connections = 1 is less than owners = 2" in warning.message
