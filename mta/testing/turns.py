@@ -6,8 +6,9 @@ whatever peers do and limits allow:
 
 - Once it is known to wait, mail of a lower priority goes before it only for a moment: while it is being read back from
   the disk or signed, those that are ready need not wait for it.
-- Between two turns of a tenant with mail each other tenant of the same priority has at most one (docs/decisions/0007);
-  for the first of them also what was read back or signed ahead before it came.
+- Between two turns of a tenant with mail each other tenant of the same priority has at most one (docs/decisions/0007),
+  or as many as the first of them cost: a message of many transactions costs all of them when it begins, also those
+  that its peer then puts off. What was chosen to be read back or signed before the message came goes before it.
 """
 
 from collections.abc import Iterator
@@ -94,24 +95,50 @@ class Turns:
         mine = [each for each in before if each.message.tenant == message.tenant and _is_level(each, turn)]
         since_s = max(turn.since_s, mine[-1].at_s if mine else 0.0)
         lower = [each for each in before if each.at_s > turn.since_s and each.message.priority < message.priority]
+        rivals = [each for each in before if each.at_s > since_s and each.message.tenant != message.tenant]
+        self.compared += bool(lower or any(_is_level(each, turn) for each in rivals))
+        chosen_s = self._chosen_until_s(way, turn, before)
         others: dict[str, set[int]] = {}
-        for each in before:
-            if each.at_s > since_s and each.message.tenant != message.tenant and _is_level(each, turn):
+        for each in rivals:
+            if each.at_s > chosen_s and _is_level(each, turn):
                 others.setdefault(each.message.tenant, set()).add(each.message.number)
-        self.compared += bool(lower or others)
         where = f"{way.provider} {way.site} from {way.source or 'the system'} by {way.client.name}"
         if lower and lower[-1].at_s - lower[0].at_s > PASSED_S:
             told = f"of priority {message.priority} waited {turn.at_s - turn.since_s:.1f} s and more for its turn"
             passed = f"and {len(lower)} of a lower one went before it, from message {lower[0].message.number} on"
             yield f"{where}: message {message.number} {told}, {passed}", message
-        most = TURNS_MORE + sum(each.message is mine[-1].message for each in mine) if mine else 0
-        if not mine or mine[-1].at_s < turn.since_s:
-            connections = self.connections.get(way.provider, 0) or len(before)
-            most = max(most, TURNS_MORE + max(AHEAD_MAX, AHEAD_A_CONNECTION * connections))
+        most = TURNS_MORE + (_debt(turn, before) if mine else 0)
         for tenant, numbers in others.items():
             if len(numbers) > most:
                 told = f"message {message.number} of tenant {message.tenant!r} waited for its turn"
                 yield f"{where}: {told}, and {len(numbers)} of tenant {tenant!r} had theirs, {most} may", message
+
+    def _chosen_until_s(self, way: Way, turn: Turn, before: list[Turn]) -> float:
+        """Until when those may go that were chosen, to be read back or signed, before this one came."""
+        connections = self.connections.get(way.provider, 0) or len(before)
+        chosen: dict[int, float] = {}
+        for each in before:
+            if each.at_s > turn.since_s and _is_level(each, turn):
+                chosen[each.message.number] = each.at_s
+        return max([*chosen.values()][: max(AHEAD_MAX, AHEAD_A_CONNECTION * connections)], default=0.0)
+
+
+def _debt(turn: Turn, before: list[Turn]) -> int:
+    """How many turns, at most, the tenant had ahead of the others after its last one: a message costs no more than one
+    for each recipient, and is begun again where another was in between."""
+    debt = after_own = 0
+    last: Message | None = None
+    for each in before:
+        if not _is_level(each, turn):
+            continue
+        if each.message.tenant != turn.message.tenant:
+            debt = max(0, debt - 1)
+        elif each.message is not last:
+            debt += len(each.message.addresses)
+        if each.message.tenant == turn.message.tenant:
+            after_own = debt
+        last = each.message
+    return after_own
 
 
 def _is_level(one: Turn, other: Turn) -> bool:
