@@ -47,7 +47,7 @@ demo: $(STAMP) ## Server, five providers of different temper, 20,000 signed mess
 test: $(STAMP) ## All tests; ARGS="-k word" for some of them
 	@$(BIN)/python -m pytest -q -n 2 $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
-	@$(BIN)/python -m pytest -q -n 3 $(wildcard tests/end_to_end tests/interop) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 4 $(wildcard tests/end_to_end tests/interop) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
 
 .PHONY: simulate

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import uvloop
 
-from bench.crash.round import play, script_of
+from bench.crash.round import ROUNDS, play, script_of
 
 AT_ONCE = 3  # servers; a round waits more than it computes
 FOLDER = Path("var") / "crash"
-ROUNDS = 20
 
 
 class Good(NamedTuple):

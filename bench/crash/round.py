@@ -48,6 +48,8 @@ WORDS: list[dict[str, float]] = [
 ]
 """What becomes of recipients, by provider (see bench.temper): fast, slow, deferring, breaking off, hanging up."""
 NAMES = list(FAILPOINTS)
+ROUNDS = 20
+"""As many, one seed after the other, have every failpoint."""
 
 
 class Script(NamedTuple):
@@ -80,7 +82,8 @@ class Script(NamedTuple):
 def script_of(seed: int) -> Script:
     """The same for a seed, always."""
     random = Random(seed)
-    names = [NAMES[2 * seed % len(NAMES)], NAMES[(2 * seed + 1) % len(NAMES)]]
+    first, behind = (number * len(NAMES) // ROUNDS for number in (seed, seed + 1))
+    names = [NAMES[at % len(NAMES)] for at in range(first, behind)]
     texts = {
         name: f"{name}:{random.randint(1, FAILPOINTS[name].times_max)}{random.choice(('', '', '/server'))}"
         for name in names

@@ -7,6 +7,7 @@ line that it comes from.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,7 +162,7 @@ class _Loader:
             try:
                 if path.stat().st_size > FILE_BYTES_MAX:
                     raise ValueError(f"larger than {FILE_BYTES_MAX} bytes: not a policy")
-                trees[name] = tree_of(parse(path.read_text(encoding="utf-8"), shown))
+                trees[name] = _parsed(path.read_text(encoding="utf-8"), shown)
             except SyntaxProblem as error:
                 self.problems.append(error.problem)
             except UnicodeDecodeError:
@@ -248,6 +249,12 @@ class _Loader:
 
 def _files(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, file: str) -> Tree:
+    """What a file says. Kept, because most files are as they were when a reload, or a test, reads them again."""
+    return tree_of(parse(text, file))
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

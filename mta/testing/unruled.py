@@ -1,0 +1,20 @@
+"""Policies without rules: for peers that refuse in words that the shipped rules would act upon.
+
+What a load test or a test of the engine measures is then the engine, whatever its sink says.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+from mta_policies import layers
+
+
+def without_rules(files: Mapping[str, str]) -> dict[str, str]:
+    """The admin's policies, name -> text, with a `default` in which none of the shipped default's rules acts."""
+    return {**files, layers.DEFAULT: f"{files.get(layers.DEFAULT, '')}\n{_off()}"}
+
+
+@cache
+def _off() -> str:
+    shipped = layers.load(None).default.rulebook
+    return "".join(f'\n[[rule]]\nname = "{rule.name}"\nthen = []\n' for rule in shipped)
