@@ -9,8 +9,9 @@ TRIES_MAX = 200
 _random = SystemRandom()  # test processes that run side by side and seed the common generator alike must not collide
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port of this address that nobody holds now, neither for TCP nor for UDP; raises OSError where none is found."""
+def free_port(host: str = "0.0.0.0") -> int:
+    """A port of this address that nobody holds now, neither for TCP nor for UDP; raises OSError where none is found.
+    By default at no address of IPv4: a sink may listen at all of them."""
     for _ in range(TRIES_MAX):
         port = _random.choice(PORTS)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:

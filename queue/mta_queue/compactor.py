@@ -81,9 +81,13 @@ class Compactor:
         if self._loop is None:
             return
         if wait_s > 0:
-            self._timer = self._loop.call_later(wait_s, call)
+            self._timer = self._loop.call_later(wait_s, lambda: self._go_on(call))
         else:
-            self._loop.call_soon(call)
+            self._loop.call_soon(lambda: self._go_on(call))
+
+    def _go_on(self, call: Callable[[], None]) -> None:
+        if self._loop is not None:  # else it was stopped in the same turn
+            call()
 
     def _submit(self, job: Callable[[], None], then: Callable[[Exception | None, float], None]) -> None:
         """Runs the job in a thread; `then` gets what it raised and how long it took."""

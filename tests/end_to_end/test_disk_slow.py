@@ -10,6 +10,7 @@ from typing import Self
 from bench.ledger import Ledger, Village
 from bench.load import Plan
 from bench.sink import Sink
+from mta.testing.commands import run
 from mta.testing.disk_governor import DiskGovernor
 from mta.testing.running_server import Event, RunningServer
 from mta.testing.toy_dns import ToyDns
@@ -112,6 +113,7 @@ async def test_a_disk_that_takes_an_hour_for_a_sync(tmp_path: Path) -> None:
         is_silent = not answer.done()
         for provider in sink.profiles.values():
             await provider.set_down(False)
+        await run(server, "queue", "retry", "--all")  # else each site is tried when its next probe is due
         await server.until(lambda: not ledger.missing(), "mail that was in arrived")
         await clients.new()
         was_silent_to_the_end = not answer.done()

@@ -342,3 +342,15 @@ def test_a_segment_that_was_given_up_is_tried_again() -> None:
     rig.check()
     rig.check_bound()
     rig.again().check()
+
+
+def test_what_was_planned_for_this_turn_is_not_begun_after_a_stop():
+    """A stop may come between a plan and its turn."""
+    rig = Rig()
+    compactor, begun = rig.store._compactor, list[str]()
+
+    compactor._later(0.0, lambda: begun.append("at once"))
+    compactor.stop()
+    rig.loop.settle()
+
+    assert begun == []
