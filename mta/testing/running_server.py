@@ -8,6 +8,7 @@ Everything listens on loopback and on free ports; what is started is ended with 
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -29,6 +30,10 @@ STOP_S = 40.0
 POLL_S = 0.02  # how often a file or a process is looked at
 
 Event = dict[str, Any]
+
+
+_PROVIDERS = json.dumps([name for name in layers.shipped_names() if name != layers.DEFAULT])
+"""Shipped policies that no peer of a test is a provider of: to read them is most of what a start takes."""
 
 
 class ServerEndedError(Exception):
@@ -102,6 +107,7 @@ nameservers = {servers}
 
 [policies]
 directory = "policies"
+disabled = {_PROVIDERS}
 
 [log]
 events = "events.jsonl"
