@@ -13,7 +13,7 @@ from mta_policies.bounces import CATEGORIES, HARD
 from mta_policies.reader import Key, keys_of
 from mta_policies.rulebook import ACTION_KEYS, SCOPES, Action, Rule, TestCase, Trigger, When
 from mta_policies.schema import Adapt, Limits, Match, PolicyFile, Quota, Retry, SourceOverride
-from mta_policies.tenants import TenantLimits
+from mta_policies.tenants import TenantFile, TenantLimits
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "guide" / "policy-reference.md"
@@ -29,7 +29,12 @@ to use it, [Providers](providers.md) shows what the shipped ones say. The defaul
 TABLES: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("The file", "", PolicyFile),
     ("`match`", "", Match),
-    ("`[limits]`, `[source_limits]`, `[provider_limits]`", "The same keys in each.", Limits),
+    (
+        "`[limits]`, `[source_limits]`, `[provider_limits]`",
+        "The same keys in each; what bounds one connection, one transaction or one message has an effect in `[limits]`"
+        " alone.",
+        Limits,
+    ),
     ("`quota`", "", Quota),
     ("`[retry]`", "", Retry),
     ("`[adapt]`", "", Adapt),
@@ -39,7 +44,8 @@ TABLES: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (
     ("`trigger`", "It counts for each scope key by itself.", Trigger),
     ("`then`", "A list of actions.", Action),
     ("`[[test]]`", "`mta policy test` compares what is given.", TestCase),
-    ("`[limits]` of `tenants/TENANT/NAME.toml`", "Beside `[retry]`, `[[rule]]` and `[[test]]`.", TenantLimits),
+    ("`tenants/TENANT/NAME.toml`", "", TenantFile),
+    ("`[limits]` of `tenants/TENANT/NAME.toml`", "", TenantLimits),
 )
 
 
@@ -66,7 +72,8 @@ def _table(*heads: str, rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def _keys(struct: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
     for key in keys_of(struct):
-        yield f"`{key.name}`", _default(key), key.description.replace("|", "\\|")
+        told = f"{key.description} No effect yet in this version." if key.not_yet else key.description
+        yield f"`{key.name}`", _default(key), told.replace("|", "\\|")
 
 
 def _default(key: Key) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 
 from mta.admin import kept_file, rules_file
-from mta.admin.asker import Asker
-from mta.admin.gathering import read
+from mta.admin.asker import Asker, tell_all
 from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.reporting.questions import Rules
@@ -33,7 +32,7 @@ class RulesInForce:
         self._saving = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._is_running = False
 
     def start(self) -> None:
@@ -52,8 +51,9 @@ class RulesInForce:
         for timer in (self._timer, self._save_timer):
             if timer is not None:
                 timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
+        async with self._saving:  # a thread that writes the file is not stopped by it, and two at once would spoil it
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._save()
 
@@ -109,32 +109,20 @@ class RulesInForce:
             return
         self._wake_in_time()
         if any(change.is_event for change in news):
-            self._keep(self._save_now())
+            self._keep(self._save())
         elif self._save_timer is None:
             self._save_in(HITS_SAVED_S)
         for number in range(self._asker.workers):
             if number != worker:
-                self._keep(self._tell_one(number, Rules(list(news))))
+                self._keep(self._asker.ask(Rules(list(news)), worker=number))
 
     def worker_up(self, number: int) -> None:
         """A worker that has just started gets all that there is."""
         if self._is_running:
-            self._keep(self._tell_one(number, Rules(snapshot=self._firings.dump())))
-
-    async def _tell_one(self, number: int, question: Rules) -> None:
-        await self._asker.ask(question, worker=number)
+            self._keep(self._asker.ask(Rules(snapshot=self._firings.dump()), worker=number))
 
     async def _tell(self, changes: list[Change]) -> list[str]:
-        """Tell every worker; one of those that answer writes it to the event log, usually the first."""
-        raws: list[bytes | None] = []
-        for number in range(self._asker.workers):
-            raws += await self._asker.ask(Rules(changes, tells=True), worker=number)
-            if raws[-1] is not None:
-                break
-        others = range(len(raws), self._asker.workers)
-        for answers in await asyncio.gather(*(self._asker.ask(Rules(changes), worker=number) for number in others)):
-            raws += answers
-        return read(raws, type(None))[1]
+        return await tell_all(self._asker, Rules(changes, tells=True), Rules(changes))
 
     # the file
 
@@ -153,9 +141,6 @@ class RulesInForce:
             self._saved_version = version
         return []
 
-    async def _save_now(self) -> None:
-        await self._save()
-
     def _save_in(self, wait_s: float) -> None:
         if not self._is_running:
             return
@@ -165,7 +150,7 @@ class RulesInForce:
 
     def _on_save_timer(self) -> None:
         self._save_timer = None
-        self._keep(self._save_now())
+        self._keep(self._save())
 
     # time
 
@@ -186,7 +171,7 @@ class RulesInForce:
         await self._save()
         await self._tell(changes)
 
-    def _keep(self, work: Coroutine[object, object, None]) -> None:
+    def _keep(self, work: Coroutine[object, object, object]) -> None:
         """A task that nobody holds may be collected while it runs."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

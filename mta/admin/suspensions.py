@@ -10,8 +10,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 
 from mta.admin import kept_file, suspension_file
-from mta.admin.asker import Asker
-from mta.admin.gathering import read
+from mta.admin.asker import Asker, tell_all
 from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.model.selection import Selection
@@ -93,20 +92,9 @@ class Suspensions:
         await asyncio.get_running_loop().run_in_executor(None, kept_file.save, self._path, suspensions)
         self._now = suspensions
         self._wake_in_time()
-        return await self._tell(ended_by)
-
-    async def _tell(self, ended_by: str) -> list[str]:
-        """Tell every worker what holds; one of those that answer writes it to the event log, usually the first."""
-        raws: list[bytes | None] = []
-        for number in range(self._asker.workers):
-            raws += await self._asker.ask(Suspend(list(self._now), True, ended_by), worker=number)
-            if raws[-1] is not None:
-                break
-        others = range(len(raws), self._asker.workers)
-        question = Suspend(list(self._now), False, ended_by)
-        for answers in await asyncio.gather(*(self._asker.ask(question, worker=number) for number in others)):
-            raws += answers
-        return read(raws, type(None))[1]
+        return await tell_all(
+            self._asker, Suspend(suspensions, tells=True, ended_by=ended_by), Suspend(suspensions, ended_by=ended_by)
+        )
 
     def _wake_in_time(self) -> None:
         if self._timer is not None:

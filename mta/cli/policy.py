@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mta import config
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, policy_replay, policy_test
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, policy_replay, policy_test, words
 from mta.cli.policy_values import (
     Row,
     RuleRow,
@@ -295,7 +295,7 @@ def _alike(policy: Policy, sources: Iterable[str]) -> list[list[str]]:
 
 
 def _print_answer(answer: dict[str, object]) -> None:
-    lines = []
+    lines: list[tuple[str, str]] = []
     for key in ("address", "domain", "route", "mx", "site", "trouble", "policy", "why", "owners", "tls"):
         value = answer.get(key)
         if key == "mx" and isinstance(value, list):
@@ -304,8 +304,8 @@ def _print_answer(answer: dict[str, object]) -> None:
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
         if value is not None:
-            lines.append([key, str(value)])
-    print_table(None, lines)
+            lines.append((key, str(value)))
+    print(*words.pairs(lines), sep="\n")
     groups = answer.get("sources")
     for group in groups if isinstance(groups, list) else []:
         print(f"\nfor source {', '.join(group['sources'])}")

@@ -21,7 +21,7 @@ from mta.cli.rehearsal_place import place_by
 from mta.cli.words import Column
 from mta.config import Config
 from mta.reporting.log_reader import LogReader, parts_of
-from mta_policies import layers, units
+from mta_policies import layers, provider_model, units
 from mta_policies.capacity import CONNECT_S, DELIVERY_S
 from mta_policies.rehearsal.figures import Figures, figures
 from mta_policies.rehearsal.recorder import Recorder
@@ -70,21 +70,31 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", common: 
     parser.add_argument("--policies", metavar="FOLDER", help="try these in the place of your own policies folder")
     parser.add_argument("--delivery-time", metavar="TIME", default="", help="of one message on a connection; 1s")
     parser.add_argument("--connect-time", metavar="TIME", default="", help="until a connection carries mail; 500ms")
+    parser.add_argument(
+        "--provider-model",
+        metavar="MODEL",
+        default="",
+        help="providers answer as google:per_minute=1200,penalty=1h, throttle:per_minute=600 or steady would, not as"
+        " they did",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints what became of the mail; 1 where there is none."""
     loaded = _loaded(args.config)
     try:
-        assumed = Assumed(_seconds(args.delivery_time, DELIVERY_S), _seconds(args.connect_time, CONNECT_S))
+        assumed = Assumed(
+            _seconds(args.delivery_time, DELIVERY_S),
+            _seconds(args.connect_time, CONNECT_S),
+            model=provider_model.model(args.provider_model) if args.provider_model else None,
+        )
     except ValueError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG
-    named = [Path(name) for name in args.events or [_events(loaded)]]
-    files = [part for path in named for part in parts_of(path)]
-    missing = [str(path) for path in named if not parts_of(path) or not parts_of(path)[-1].is_file()]
-    if missing:
-        print(f"there is no file {missing[0]}", file=sys.stderr)
+    files = [part for name in args.events or [_events(loaded)] for part in parts_of(Path(name))]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        print(f"there is no file {missing}", file=sys.stderr)
         return EXIT_WRONG
     reader, recorder = LogReader(files), Recorder()
     gc.disable()  # a million objects that all stay: looking for garbage among them costs more than it finds
@@ -98,9 +108,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         gc.enable()
     if args.json:
-        print(json.dumps(_object(runs, recorder, reader, assumed), ensure_ascii=False))
+        print(json.dumps(_object(runs, recorder, reader, assumed, args.provider_model), ensure_ascii=False))
     else:
-        _print(runs, recorder, reader, assumed)
+        _print(runs, recorder, reader, assumed, args.provider_model)
     return EXIT_DONE
 
 
@@ -142,7 +152,7 @@ def _providers(runs: Sequence[Run]) -> list[str]:
     return sorted(mail, key=lambda name: (-mail[name], name))
 
 
-def _print(runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed: Assumed) -> None:
+def _print(runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed: Assumed, model: str) -> None:
     print(
         f"{words.several(recorder.lines, 'event')} from {words.moment(recorder.start_s)} to"
         f" {words.moment(recorder.end_s)}"
@@ -152,7 +162,7 @@ def _print(runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed: 
     taken = (
         f"{assumed.delivery_s:g} s a delivery, less where the record shows more; {assumed.connect_s:g} s a connection"
     )
-    print(f"taken: {taken}")
+    print(f"taken: {taken}{f'; providers answer as {model}' if model else ''}")
     rows = [
         _row(provider if run is runs[0] else "", run.name, run.providers[provider])
         for provider in _providers(runs)
@@ -196,7 +206,9 @@ def _print_why(provider: str, name: str, found: Figures) -> None:
         print(f"  rule {words.printable(rule.rule)} matched {words.several(rule.matches, 'time')}{fired}{first}")
 
 
-def _object(runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed: Assumed) -> dict[str, object]:
+def _object(
+    runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed: Assumed, model: str
+) -> dict[str, object]:
     return {
         "events": recorder.lines,
         "bad_lines": reader.bad,
@@ -204,6 +216,7 @@ def _object(runs: Sequence[Run], recorder: Recorder, reader: LogReader, assumed:
         "end": recorder.end_s,
         "delivery_s": assumed.delivery_s,
         "connect_s": assumed.connect_s,
+        "provider_model": model,
         "providers": [
             {
                 "name": provider,

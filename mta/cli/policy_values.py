@@ -169,9 +169,6 @@ def cut(text: str) -> str:
     return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 3] + "..."
 
 
-def print_table(header: list[str] | None, rows: list[list[str]]) -> None:
-    """Columns as wide as they must be, two blanks apart."""
-    lines = [header, *rows] if header else rows
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Whole, also on a terminal that is narrower."""
+    print(*words.table([Column(heading) for heading in header], rows), sep="\n")

@@ -7,20 +7,16 @@ outlives a restart of the server, and every change is in the event log with who 
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import NoReturn
 
-from mta.admin.pages import REASON_CHARS_MAX, MutePage, RulePage, RuleRow, RulesPage
-from mta.admin.selecting import SUSPENSION_S_MAX
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
+from mta.admin.pages import MutePage, RulePage, RuleRow, RulesPage
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, lasting, words
 from mta.cli.asking import Asking, options, print_json, quoted, run_asked, who
 from mta.cli.words import Column
-from mta_policies.units import duration_s
 
 COMMAND = "mta rule"
 _ID = "as `mta rule list`, events and `mta queue why` tell it"
-
 
 _run = partial(run_asked, command=COMMAND)
 
@@ -40,35 +36,26 @@ def add(subparsers: Subparsers) -> None:
     action.set_defaults(run=partial(_run, _show))
     action = actions.add_parser("cancel", parents=[options()], help="end it now; the rule may fire again")
     action.add_argument("id", metavar="ID", help=_ID)
-    _add_reason(action)
-    action.set_defaults(wrong_usage=action.error, run=partial(_run, _cancel))
+    lasting.add_reason(action)
+    action.set_defaults(wrong_usage=action.error, run=partial(_run, _cancel, check=lasting.check))
     action = actions.add_parser("extend", parents=[options()], help="let it end then, later or earlier")
     action.add_argument("id", metavar="ID", help=_ID)
     action.add_argument(
         "--for", dest="for_s", type=_duration, required=True, metavar="TIME", help="from now on: 30m, 2h, 1d"
     )
-    _add_reason(action)
-    action.set_defaults(wrong_usage=action.error, run=partial(_run, _extend))
+    lasting.add_reason(action)
+    action.set_defaults(wrong_usage=action.error, run=partial(_run, _extend, check=lasting.check))
     action = actions.add_parser("mute", parents=[options()], help="no effect for a while")
     action.add_argument("name", metavar="RULE", help="a rule's name, POLICY/RULE, or the ID of what it set off")
     chosen = action.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--for", dest="for_s", type=_duration, default=0.0, metavar="TIME", help="30m, 2h, 1d")
     chosen.add_argument("--off", action="store_true", help="it has its effect again")
-    _add_reason(action)
-    action.set_defaults(wrong_usage=action.error, run=partial(_run, _mute))
-
-
-def _add_reason(action: argparse.ArgumentParser) -> None:
-    action.add_argument("--reason", default="", metavar="TEXT", help="for the event log and for who looks later")
+    lasting.add_reason(action)
+    action.set_defaults(wrong_usage=action.error, run=partial(_run, _mute, check=lasting.check))
 
 
 def _body(args: argparse.Namespace) -> dict[str, object]:
-    """Who asks, and why; leaves as wrong usage where that is too long."""
-    wrong: Callable[[str], NoReturn] = args.wrong_usage
-    if len(args.reason) > REASON_CHARS_MAX:
-        wrong(f"the reason is longer than {REASON_CHARS_MAX} characters")
-    if getattr(args, "for_s", 0.0) > SUSPENSION_S_MAX:
-        wrong(f"--for is at most {words.span(SUSPENSION_S_MAX)}: who wants it for longer changes the policy")
+    """Who asks, and why."""
     return {"by": who(), "reason": args.reason}
 
 
@@ -169,10 +156,7 @@ def _told(args: argparse.Namespace, page: RulePage | MutePage, line: str) -> int
 
 
 def _duration(text: str) -> float:
-    try:
-        seconds = duration_s(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    seconds = lasting.duration(text)
     if not seconds:
         raise argparse.ArgumentTypeError("say how long: 30m, 2h, 1d")
     return seconds

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from mta.cli.lasting import duration
 from mta.model.selection import Selection
-from mta_policies.units import duration_s
 
 _TEXTS = {
     "id": ("ID", "this message"),
@@ -28,7 +28,7 @@ def add_select(parser: argparse.ArgumentParser, *, all_is_asked: bool) -> None:
     for name, (metavar, text) in _TEXTS.items():
         group.add_argument(f"--{name}", metavar=metavar, type=_criterion, help=text)
     group.add_argument(
-        "--older-than", metavar="TIME", type=_duration, default=0.0, help="accepted at least so long ago: 30m, 2h, 1d"
+        "--older-than", metavar="TIME", type=duration, default=0.0, help="accepted at least so long ago: 30m, 2h, 1d"
     )
     text = "everything; without SELECT nothing is done" if all_is_asked else "everything, as without SELECT"
     group.add_argument("--all", action="store_true", help=text)
@@ -56,10 +56,3 @@ def _criterion(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: say which, or leave it out")
     return text
-
-
-def _duration(text: str) -> float:
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

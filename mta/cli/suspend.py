@@ -11,13 +11,11 @@ from typing import NoReturn
 
 import msgspec
 
-from mta.admin.pages import REASON_CHARS_MAX, SuspensionPage, SuspensionsPage, Wish
-from mta.admin.selecting import SUSPENSION_S_MAX
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
-from mta.cli.asking import FAILURES, Asking, asking, failed, options, print_json, quoted, who
+from mta.admin.pages import SuspensionPage, SuspensionsPage, Wish
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, lasting, words
+from mta.cli.asking import Asking, options, print_json, quoted, run_asked, who
 from mta.cli.selected import add_select, must_select, selection_of
 from mta.cli.words import Column
-from mta_policies.units import duration_s
 
 COMMAND = "mta suspend"
 
@@ -35,24 +33,16 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("suspension", nargs="?", default="", metavar="ID", help="of the suspension to resume")
     add_select(parser, all_is_asked=True)
     parser.add_argument(
-        "--for", dest="for_s", type=_duration, default=0.0, metavar="TIME", help="how long: 30m, 2h, 1d"
+        "--for", dest="for_s", type=lasting.duration, default=0.0, metavar="TIME", help="how long: 30m, 2h, 1d"
     )
-    parser.add_argument("--reason", default="", metavar="TEXT", help="for the event log and for who looks later")
+    lasting.add_reason(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Begins, lists or ends; 1 where there is no such suspension, 69 where no server answers."""
-    _check(args)
-    try:
-        server = asking(args)
-        if args.action == "list":
-            return _list(args, server)
-        return _resume(args, server) if args.action == "resume" else _begin(args, server)
-    except BrokenPipeError:
-        raise
-    except FAILURES as error:
-        return failed(COMMAND, error)
+    action = {"list": _list, "resume": _resume}.get(args.action, _begin)
+    return run_asked(action, args, _check, COMMAND)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -71,10 +61,7 @@ def _check(args: argparse.Namespace) -> None:
     must_select(args, "suspend")
     if not args.for_s:
         wrong("say for how long: --for 2h")
-    if args.for_s > SUSPENSION_S_MAX:
-        wrong(f"--for is at most {words.span(SUSPENSION_S_MAX)}: who wants it for longer wants a policy")
-    if len(args.reason) > REASON_CHARS_MAX:
-        wrong(f"the reason is longer than {REASON_CHARS_MAX} characters")
+    lasting.check(args)
 
 
 def _begin(args: argparse.Namespace, server: Asking) -> int:
@@ -129,10 +116,3 @@ def _list(args: argparse.Namespace, server: Asking) -> int:
     for line in words.table(columns, rows, words.terminal_columns()):
         print(line)
     return EXIT_DONE
-
-
-def _duration(text: str) -> float:
-    try:
-        return duration_s(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -19,8 +19,8 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True):
     """What is routed by: lower-case A-labels (`xn--...`) or an address literal with its brackets."""
 
 
-class Envelope(msgspec.Struct, array_like=True):
-    """All that is known of a message beside its content."""
+class Glance(msgspec.Struct, array_like=True):
+    """The beginning of an envelope: what the message is and where it goes. It is decoded in half the time."""
 
     id: str
     """Unique over machines and restarts; sorts by time; told in the `250` and in every event."""
@@ -38,6 +38,11 @@ class Envelope(msgspec.Struct, array_like=True):
     priority: int = PRIORITY_DEFAULT
     tenant: str = ""
     campaign: str = ""
+
+
+class Envelope(Glance, array_like=True):
+    """All that is known of a message beside its content."""
+
     pool: str = ""
     """Name of the pool of sources; "" for the default one."""
     message_id: str = ""
@@ -57,21 +62,6 @@ class Envelope(msgspec.Struct, array_like=True):
     """Of a delivery status notification: the message that it tells about; "" for every other message."""
     cause_recipients: list[str] | None = None
     """Of a delivery status notification: the recipients of that message that it tells about."""
-
-
-class Glance(msgspec.Struct, frozen=True, array_like=True):
-    """As much of an envelope as says what it is and where it goes: decoded in half the time."""
-
-    id: str
-    sender: str
-    recipients: list[Recipient]
-    received_s: float
-    size: int
-    body_8bit: bool = False
-    smtputf8: bool = False
-    priority: int = PRIORITY_DEFAULT
-    tenant: str = ""
-    campaign: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()

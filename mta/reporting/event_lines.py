@@ -10,14 +10,19 @@ NO_TIME_S = 0.0
 """The one object that is left out as a time: equal ones are told."""
 
 
-class ReceivedLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
-    """A message was accepted."""
+class _Head(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What every line begins with, behind its `event`; a fate's `event` is a value, so that its line has its own."""
 
     time: float
     event_id: str
     id: str
     worker: int
     v: int
+
+
+class ReceivedLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="received"):
+    """A message was accepted."""
+
     sender: str
     recipients: list[str]
     size: int
@@ -74,14 +79,9 @@ class FateLine(msgspec.Struct, frozen=True, omit_defaults=True):
     from_peer: bool = True
 
 
-class RejectedLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
+class RejectedLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="rejected"):
     """Something was refused at the door."""
 
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
     stage: str
     sender: str = ""
     recipient: str = ""
@@ -92,40 +92,25 @@ class RejectedLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="e
     text: str = ""
 
 
-class SuspendedLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="suspended"):
+class SuspendedLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="suspended"):
     """Nothing that matches goes out for a while."""
 
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
     selection: str
     until: float
     reason: str = ""
     by: str = ""
 
 
-class ResumedLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="resumed"):
+class ResumedLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="resumed"):
     """That is over."""
 
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
     selection: str
     by: str = ""
 
 
-class RuleLine(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="event", tag="rule"):
+class RuleLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="rule"):
     """Something was done to what a rule set off: `change` says what."""
 
-    time: float
-    event_id: str
-    id: str
-    worker: int
-    v: int
     change: str
     rule: str
     policy: str = ""

@@ -36,13 +36,8 @@ def parts_of(path: Path) -> list[Path]:
 class LogReader:
     """The lines of these files, one after another."""
 
-    def __init__(self, files: Sequence[Path], since_s: float = 0.0, until_s: float = float("inf")) -> None:
-        """Lines of an earlier or later time (Unix seconds) are left out."""
+    def __init__(self, files: Sequence[Path]) -> None:
         self._files = files
-        self._since_s = since_s
-        self._until_s = until_s
-        self.bytes_read = 0
-        """Of what the files hold, unpacked."""
         self.bad = 0
         """Lines that are no events."""
 
@@ -50,13 +45,9 @@ class LogReader:
         """Raises OSError where a file cannot be read."""
         for file in self._files:
             for lines in self._of_file(file):
-                for line in lines:
-                    if self._since_s <= line.time <= self._until_s:
-                        yield line
+                yield from lines
 
     def _of_file(self, file: Path) -> Iterator[Sequence[Line]]:
-        if self._since_s and file.stat().st_mtime < self._since_s:
-            return  # all that is in it was written before
         with _opened(file) as stream:
             rest = b""
             while chunk := self._read(stream):
@@ -71,12 +62,10 @@ class LogReader:
 
     def _read(self, stream: gzip.GzipFile | BufferedReader) -> bytes:
         try:
-            chunk = stream.read(CHUNK_BYTES)
-        except (EOFError, zlib.error):  # a compressed file that was cut off: what comes behind the cut is lost
+            return stream.read1(CHUNK_BYTES)  # not read: it would keep what came before the damage
+        except (EOFError, zlib.error, gzip.BadGzipFile):  # of a compressed file: what comes behind it is lost
             self.bad += 1
             return b""
-        self.bytes_read += len(chunk)
-        return chunk
 
     def _decoded(self, data: bytes) -> Sequence[Line]:
         try:

@@ -22,7 +22,7 @@ from typing import Any, Self
 import msgspec
 
 from mta.testing.ports import free_port
-from mta.testing.unruled import without_rules
+from mta.testing.unruled import rules_off
 from mta_policies import layers
 
 READY_S = 60.0  # a loaded machine starts two workers slowly; a server that never gets ready says why at once
@@ -30,10 +30,6 @@ STOP_S = 40.0
 POLL_S = 0.02  # how often a file or a process is looked at
 
 Event = dict[str, Any]
-
-
-_PROVIDERS = json.dumps([name for name in layers.shipped_names() if name != layers.DEFAULT])
-"""Shipped policies that no peer of a test is a provider of: to read them is most of what a start takes."""
 
 
 class ServerEndedError(Exception):
@@ -45,6 +41,9 @@ class RunningServer:
 
     `port`: where MX hosts are spoken to (a sink's); `dns`: a toy DNS; `policies`: name -> text of a policy file, laid
     over the shipped ones; `more`: further lines of mta.toml; `queue`: further lines of `[queue]`.
+
+    `shipped`: all shipped policies hold, as they are. Else there is only `default`, without its rules: peers of a test
+    may refuse in any words, and to read policies of providers that none of them is takes most of a start.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class RunningServer:
         dns: str = "",
         workers: int = 2,
         policies: Mapping[str, str] | None = None,
+        shipped: bool = False,
         queue: str = "",
         delivery: str = "",
         more: str = "",
@@ -71,6 +71,7 @@ class RunningServer:
         self._queue = queue
         self._delivery = delivery
         self._more = more
+        self._shipped = shipped
         self.env = dict(env or {})
         """Beside this process's own variables, at the next start."""
         self._process: asyncio.subprocess.Process | None = None
@@ -80,14 +81,15 @@ class RunningServer:
         self.write_config()
 
     def write_policy(self, name: str, text: str) -> None:
-        """Put a policy file into the admin's folder; `reload` makes it take effect. No shipped rule that holds for
-        everybody does: peers may refuse in any words."""
-        text = without_rules({name: text})[name]
+        """Put a policy file into the admin's folder; `reload` makes it take effect."""
+        if name == layers.DEFAULT and not self._shipped:
+            text = f"{text}\n{rules_off()}"
         (self.folder / "policies" / f"{name}.toml").write_text(text)
 
     def write_config(self) -> None:
         """Write mta.toml anew, from the attributes."""
         servers = f'["{self._dns}"]' if self._dns else "[]"
+        disabled = [] if self._shipped else [name for name in layers.shipped_names() if name != layers.DEFAULT]
         self.config.write_text(
             f"""hostname = "mail.server.test"
 workers = {self.workers}
@@ -107,7 +109,7 @@ nameservers = {servers}
 
 [policies]
 directory = "policies"
-disabled = {_PROVIDERS}
+disabled = {json.dumps(disabled)}
 
 [log]
 events = "events.jsonl"

@@ -11,10 +11,11 @@ from mta_policies import layers
 
 def without_rules(files: Mapping[str, str]) -> dict[str, str]:
     """The admin's policies, name -> text, with a `default` in which none of the shipped default's rules acts."""
-    return {**files, layers.DEFAULT: f"{files.get(layers.DEFAULT, '')}\n{_off()}"}
+    return {**files, layers.DEFAULT: f"{files.get(layers.DEFAULT, '')}\n{rules_off()}"}
 
 
 @cache
-def _off() -> str:
+def rules_off() -> str:
+    """What a `default` says for that."""
     shipped = layers.load(None).default.rulebook
     return "".join(f'\n[[rule]]\nname = "{rule.name}"\nthen = []\n' for rule in shipped)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mta_policies.firing import Change, Firing
 from mta_policies.firings import Firings
-from mta_policies.limits import Share
+from mta_policies.limits import WHOLE, Share
 from mta_policies.rulebook import Action
 from mta_policies.schema import Limits
 from mta_policies.units import Rate
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mta_policies.schema import Adapt
 
 RULE = "adapt"
-WHOLE = Share()
 SCOPE = "path"
 HOLD_S = 60.0
 """One complaint a minute lowers the rate: the others are of mail that was under way."""

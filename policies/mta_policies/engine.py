@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from mta_policies.adapting import SCOPE as PATH
-from mta_policies.adapting import WHOLE, Adapting, Law
+from mta_policies.adapting import Adapting, Law
 from mta_policies.answers import MESSAGE_STAGES, Answer, Subject, scope_key
 from mta_policies.bounces import HARD, classify
 from mta_policies.firings import IN_FORCE, Change, Firing, Firings
-from mta_policies.limits import Share
+from mta_policies.limits import WHOLE, Share
 from mta_policies.policy import Policy
 from mta_policies.rulebook import Action, Rule, Trigger
 from mta_policies.rules import Rules

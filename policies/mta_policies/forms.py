@@ -7,6 +7,7 @@ are built of these types.
 import math
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -133,8 +134,10 @@ def rule_name(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=2048)
 def search_pattern(text: str) -> str:
-    """A regular expression that no reply can keep busy: whoever answers us chooses the text that it runs over."""
+    """A regular expression that no reply can keep busy: whoever answers us chooses the text that it runs over. Every
+    policy has default's, so each is looked at once."""
     try:
         re.compile(text, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:

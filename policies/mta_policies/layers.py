@@ -6,7 +6,7 @@ policy's own. `tenants/TENANT/NAME.toml` holds for one tenant's mail. Every valu
 line that it comes from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -62,9 +62,15 @@ class PolicySet:
     """All policies in force. `default` is one of `policies`, but never matches by domain or MX."""
 
     def __init__(
-        self, policies: dict[str, Policy], warnings: Sequence[Problem], tests: Sequence[LocatedTest] = ()
+        self,
+        policies: dict[str, Policy],
+        warnings: Sequence[Problem],
+        tests: Sequence[LocatedTest] = (),
+        own: Iterable[str] = (),
     ) -> None:
         self.policies = policies
+        self.own = frozenset(own)
+        """Names of policies that the admin has a file for."""
         self.tests = list(tests)
         """Of all files, in their order."""
         self.tenants = sorted({tenant for policy in policies.values() for tenant in policy.tenant_trees})
@@ -153,7 +159,7 @@ class _Loader:
         self.warnings += sound.ties(policies)
         if self.problems:
             raise PolicyError(_once(self.problems), _once(self.warnings))
-        return PolicySet(policies, _once(self.warnings), self.tests)
+        return PolicySet(policies, _once(self.warnings), self.tests, local)
 
     def trees(self, files: dict[str, Path]) -> dict[str, Tree]:
         trees = {}

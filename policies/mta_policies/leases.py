@@ -8,7 +8,7 @@ is lost or late. A worker that died has used all that it did not report, unless 
 small, so that little is lost. A new owner of a key begins when all leases of the old one have run out.
 
 Nothing here is more than a few numbers for each key, and each call is about one of them: a script in Redis can do the
-same for several machines.
+same for several machines. The server does not use it yet.
 """
 
 import math
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from mta_policies.limits import Bucket, Share
+from mta_policies.limits import WHOLE, Bucket
 from mta_policies.local_time import Zones
 from mta_policies.match import name_matches
 from mta_policies.quota import Counter
@@ -32,8 +32,6 @@ ACCOUNTS_MAX = 100_000  # keys with an account of their own, 50 MB; what comes b
 LOOK_S_MAX = 10.0  # calendars are looked at so often: the wall clock may have been set
 PERIOD_S_MAX = 32 * 86400.0  # a month is over then: what was used in it is of no more use
 IDLE_S_MAX = 60.0  # how long an account that nobody uses is kept where forgetting it forgets nothing
-
-_WHOLE = Share()
 
 
 class CrossLimit(msgspec.Struct, frozen=True):
@@ -63,8 +61,8 @@ class Account:
 
     def __init__(self, limit: CrossLimit, zones: Zones, now_s: float, wall_s: float) -> None:
         self.limit = limit
-        self._buckets = [Bucket(rate, _WHOLE, now_s) for rate in limit.rate]
-        self._counter = Counter(limit.quota, _WHOLE, zones, wall_s, is_kept=True) if limit.quota else None
+        self._buckets = [Bucket(rate, WHOLE, now_s) for rate in limit.rate]
+        self._counter = Counter(limit.quota, WHOLE, zones, wall_s, is_kept=True) if limit.quota else None
         self._hours = Hours(limit.windows, zones)
         self.lent = 0
         """Tokens in leases, used or not, that are not reported."""

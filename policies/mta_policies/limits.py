@@ -10,6 +10,7 @@ it. Several rates at once are several such numbers, and the slowest decides.
 """
 
 import math
+from typing import Final
 
 import msgspec
 
@@ -33,6 +34,10 @@ class Share(msgspec.Struct, frozen=True):
     def count(self, whole: int) -> int:
         """This owner's part of a number; the first owners have one more where it does not divide."""
         return whole // self.of + (self.index < whole % self.of)
+
+
+WHOLE: Final = Share()
+"""Of a single owner: all of it."""
 
 
 class Bucket:

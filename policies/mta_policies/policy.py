@@ -75,6 +75,12 @@ class Policy:
             self._for_source[source_name] = known
         return known
 
+    def connections_max(self, source_name: str) -> int:
+        """Connections that this source may have open at one site, by every level of limits; 0: no limit."""
+        limits, source_limits, _ = self.for_source(source_name)
+        counts = (limits.connections, source_limits.connections, self.provider_limits.connections)
+        return min(filter(None, counts), default=0)
+
     def patterns_for(self, source_name: str) -> list[str]:
         """The `[sources."..."]` that apply to this source, the strongest last."""
         return [pattern for pattern in self.source_patterns if match.name_matches(pattern, source_name)]

@@ -10,7 +10,9 @@ time. How long its blocks are nobody publishes; that is a parameter. `Throttle` 
 from collections.abc import Callable
 from typing import Protocol
 
+from mta_policies import units
 from mta_policies.answers import Answer, Subject
+from mta_policies.located import nearest
 
 SILENCE_S = 600.0  # "no mail for at least 10 minutes"
 STRAGGLER_S = 30.0  # what was under way when the block began is no mail of a recovery
@@ -202,5 +204,37 @@ class _Minute:
         return self.count
 
 
-MODELS: dict[str, Callable[[], ProviderModel]] = {"google": Google, "throttle": Throttle, "steady": Steady}
-"""By the names that the rehearsal takes."""
+NewModel = Callable[[], ProviderModel]
+"""Makes a model that has heard of nobody yet."""
+
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "google": ("per_minute", "penalty"),
+    "throttle": ("per_minute",),
+    "steady": (),
+}
+"""The models by the names that the rehearsal takes, and what can be said of each."""
+
+
+def model(text: str) -> NewModel:
+    """What makes the model in "google:per_minute=1200,penalty=1h", "throttle:per_minute=600", "steady"; ValueError for
+    anything else. `per_minute` (messages of one source) must be there: without it nothing would ever be refused."""
+    name, _, rest = text.partition(":")
+    if name not in PARAMETERS:
+        raise ValueError(f"there is no provider model {name}{nearest(name, PARAMETERS)}")
+    given: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, is_given, value = part.partition("=")
+        if not is_given or key not in PARAMETERS[name] or key in given:
+            known = ", ".join(f"{one}=..." for one in PARAMETERS[name])
+            raise ValueError(f"{text}: {part}: {name} takes {f'{known}, each once' if known else 'nothing'}")
+        given[key] = value
+    if not PARAMETERS[name]:
+        return Steady
+    count = given.get("per_minute", "")
+    if not (count.isascii() and count.isdecimal() and int(count)):
+        raise ValueError(f"{text}: how many messages a minute? write {name}:per_minute=600")
+    per_minute = int(count)
+    if name == "throttle":
+        return lambda: Throttle(per_minute)
+    penalty_s = units.duration_s(given.get("penalty", "1h"))
+    return lambda: Google(penalty_s, per_minute=per_minute)

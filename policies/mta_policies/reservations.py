@@ -3,6 +3,7 @@
 Before a message goes, its keys (tenant, campaign, sender domain, source) are reserved, all or none. What a worker holds
 is lent to it by the keys' owners (`leases`), a little at a time: a key that is used much is asked for more at once,
 before it runs dry, and what is not used goes back. The owner may be this worker itself: it is asked in the same way.
+The server does not use it yet.
 """
 
 from collections.abc import Sequence

@@ -143,10 +143,8 @@ class Restraint:
         return Probing.of(firing, self._goal(), wall_s) if firing.action == "probe" else None
 
     def _goal(self) -> int:
-        """The connections that the policy allows there: behind so many all is well."""
-        limits, source_limits, _ = self._policy.for_source(self._source)
-        counts = [limits.connections, source_limits.connections, self._policy.provider_limits.connections]
-        return min(filter(None, counts), default=0)
+        """The connections behind which all is well."""
+        return self._policy.connections_max(self._source)
 
     def _limits(self, wall_s: float) -> Limits:
         """What the meter measures."""

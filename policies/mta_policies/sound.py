@@ -19,6 +19,9 @@ from mta_policies.tree import Tree, is_list_of_tables
 LIMITS = ("limits", "source_limits", "provider_limits")
 """The tables of a policy that hold limits."""
 
+_SHARED_KEYS = frozenset({"connections", "connection_rate", "rate", "quota", "window"})
+"""What can be kept over all sites: the other limits are of one connection or one transaction."""
+
 _SOURCE_KEYS = ("limits", "source_limits", "retry")
 
 
@@ -29,6 +32,7 @@ def check(reader: Reader, policy: Policy, file: PolicyFile) -> None:
         limits: Limits = getattr(file, table)
         _check_share(reader, (table,), limits, policy.owners, policy.files)
         _check_zones(reader, (table,), limits)
+    _check_levels(reader)
     check_rules(reader, file.rules)
     _check_owners_of_slow(reader, policy)
     _check_adapt(reader, file)
@@ -53,6 +57,18 @@ def _check_source(reader: Reader, policy: Policy, pattern: str) -> None:
             _check_zones(whole_reader, (key,), limits)
     reader.problems += whole_reader.problems
     reader.warnings += whole_reader.warnings
+
+
+def _check_levels(reader: Reader) -> None:
+    """Limits of one connection that stand where nothing keeps them."""
+    sources = reader.tree.get(("sources",))
+    tables: list[Keys] = [("source_limits",), ("provider_limits",)]
+    tables += [("sources", name, "source_limits") for name in (sources if isinstance(sources, dict) else ())]
+    for path in tables:
+        given = reader.tree.get(path)
+        for key in given if isinstance(given, dict) else ():
+            if key not in _SHARED_KEYS and reader.is_good(*path, key):
+                reader.warn((*path, key), f"{key} has no effect in [{path[-1]}]; write it in [limits]")
 
 
 def check_tenant(reader: Reader, file: TenantFile) -> None:

@@ -76,12 +76,15 @@ class Tree(NamedTuple):
             return self
         tables = cast("list[Table]", list(own))
         names = {table.get("name") for table in tables if isinstance(table, dict)}
-        places = dict(self.places)
-        for i, table in enumerate(cast("list[Table]", below)):
+        moved: dict[str | int, int] = {}
+        for i, table in enumerate(below):
             if table.get("name") not in names:
-                branch = lower.branch((key, i))
-                places |= {(key, len(tables), *keys): place for keys, place in branch.places.items()}
+                moved[i] = len(tables)
                 tables.append(table)
+        places = dict(self.places)
+        for keys, place in lower.places.items():
+            if len(keys) > 1 and keys[0] == key and keys[1] in moved:
+                places[key, moved[keys[1]], *keys[2:]] = place
         return Tree({**self.data, key: tables}, places)
 
     def under(self, *keys: str) -> "Tree":

@@ -3,7 +3,8 @@
 A plan says how many messages a provider may be sent on the first day, the second, and so on; behind its end there is no
 limit. A day counts only where most of what it allowed was really taken by the provider: a source that had nothing to
 send is no warmer for it, and one that was left alone for long goes some days back. Where the provider complains, the
-source goes a day back at once. What is over the plan goes by the pool of warm sources, or waits for the next day.
+source goes a day back at once. What is over the plan goes by the pool of warm sources, or waits for the next day. The
+server does not use it yet.
 """
 
 import copy
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mta_policies.limits import Share
+from mta_policies.limits import WHOLE, Share
 from mta_policies.local_time import Zones, period
 
 USED_SHARE = 0.5
@@ -26,7 +27,6 @@ DAYS_KEPT = 4  # of them today is one; more than yesterday only for clocks that 
 STATES_MAX = 10_000  # sources times providers, 4 MB; the one that was idle longest is forgotten, and begins anew
 
 _DAY_S = 86400.0
-_WHOLE = Share()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Warmup:
 
     # asked
 
-    def room(self, source: str, provider: str, now_s: float, share: Share = _WHOLE) -> float:
+    def room(self, source: str, provider: str, now_s: float, share: Share = WHOLE) -> float:
         """How many more messages may be begun now, those under way counted as sent; inf: no limit."""
         plan = self._plans.get(source)
         if plan is None:
@@ -111,7 +111,7 @@ class Warmup:
         allowed = state.today.allowed(plan.days_of(provider), share)
         return max(0.0, allowed - state.today.sent - self._under_way.get((source, provider), 0))
 
-    def wait_s(self, source: str, provider: str, now_s: float, share: Share = _WHOLE) -> float:
+    def wait_s(self, source: str, provider: str, now_s: float, share: Share = WHOLE) -> float:
         """0.0: one may be begun; inf: when one that is under way has failed; else seconds until the next day or the
         start."""
         if self.room(source, provider, now_s, share) > 0:

@@ -32,7 +32,7 @@ def deed(action: Action) -> str:
     """What an action does: "slow source: 1/min, 1 connection, for 1h"."""
     match action.action:
         case "slow":
-            return f"slow {action.scope}: {', '.join([*_slower(action), *_lasting(action)])}"
+            return f"slow {action.scope}: {', '.join([*slower(action), *_lasting(action)])}"
         case "suspend":
             return " ".join(["suspend", action.scope, *_lasting(action)])
         case "probe":
@@ -65,22 +65,24 @@ def _any_of(values: Iterable[str]) -> str:
     return " or ".join(values)
 
 
-def _slower(action: Action) -> Iterator[str]:
+def slower(action: Action) -> Iterator[str]:
+    """To what a slow slows: "1/min", "1 connection"."""
     yield from map(str, action.rate)
     if action.factor:
         yield f"{render_share(action.factor)} of what is allowed"
     if action.connections:
-        yield _several(action.connections, "connection")
+        yield several(action.connections, "connection")
     yield from (f"{rate} new connections" for rate in action.connection_rate)
     if action.messages_per_connection:
-        yield f"{_several(action.messages_per_connection, 'message')} a connection"
+        yield f"{several(action.messages_per_connection, 'message')} a connection"
     if action.recipients_per_transaction:
-        yield f"{_several(action.recipients_per_transaction, 'recipient')} a transaction"
+        yield f"{several(action.recipients_per_transaction, 'recipient')} a transaction"
 
 
 def _lasting(action: Action) -> list[str]:
     return [f"for {render_duration(action.for_s)}"] if action.for_s else []
 
 
-def _several(count: int, what: str) -> str:
+def several(count: int, what: str) -> str:
+    """`1 connection`, `1,204 connections`"""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 
 from mta_policies.firing import Change, Firing
 from mta_policies.firings import Firings
+from mta_policies.limits import WHOLE
 from mta_policies.rehearsal.agenda import Agenda
 from mta_policies.rehearsal.gates import Gates
 from mta_policies.rehearsal.holds import Holds, cause_of
-from mta_policies.rehearsal.pools import WHOLE, Connection, Level, Pool
+from mta_policies.rehearsal.pools import Connection, Level, Pool
 from mta_policies.rehearsal.tally import Span, Tally
 from mta_policies.rehearsal.traffic import NEVER_S
 from mta_policies.restraint import EFFECTIVE, Restraint

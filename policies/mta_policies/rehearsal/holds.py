@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mta_policies.firings import Firings
-from mta_policies.limits import Meter
+from mta_policies.limits import WHOLE, Meter
 from mta_policies.local_time import Zones
 from mta_policies.rehearsal.agenda import Agenda
-from mta_policies.rehearsal.pools import WHOLE, Job, Pool, Times
+from mta_policies.rehearsal.pools import Job, Pool, Times
 from mta_policies.rehearsal.tally import Tally
 from mta_policies.rehearsal.traffic import NEVER_S
 from mta_policies.restraint import EFFECTIVE, JOB_SCOPES, Restraint, keys_of_job

@@ -1,23 +1,20 @@
 """Modelled: a provider whose model says what becomes of connections and messages.
 
-What is personal (no such mailbox, mailbox full, a virus) is said as in the record, where there is one: of that a model
-knows nothing.
+What is personal (no such mailbox, mailbox full, a virus) is said as in the record: of that a model knows nothing.
 """
 
 from collections.abc import Callable
 
 from mta_policies.answers import Answer
-from mta_policies.provider_model import ProviderModel
+from mta_policies.provider_model import NewModel, ProviderModel
 from mta_policies.rehearsal.recorded import Recorded
 from mta_policies.rehearsal.traffic import Mail, Stream
-
-NewModel = Callable[[], ProviderModel]
 
 
 class Modelled:
     """A `Provider` by models, one for each provider."""
 
-    def __init__(self, new_model: NewModel, name_of: Callable[[Stream], str], record: Recorded | None = None) -> None:
+    def __init__(self, new_model: NewModel, name_of: Callable[[Stream], str], record: Recorded) -> None:
         """`name_of`: which provider mail goes to."""
         self._new_model = new_model
         self._name_of = name_of
@@ -43,6 +40,4 @@ class Modelled:
 
     def answer(self, mail: Mail, first_s: float, now_s: float) -> Answer | None:
         said = self._model(mail.stream).answer(mail.stream.subject, now_s)
-        if said is None and self._record is not None and mail.said:
-            return self._record.personal(mail, first_s, now_s)
-        return said
+        return said if said is not None else self._record.personal(mail, first_s, now_s)

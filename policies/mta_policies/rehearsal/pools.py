@@ -1,7 +1,7 @@
 """Pools of a rehearsal: what waits for one site from one source, its connections, and the limits that it shares.
 
-As in delivery, but a connection is only a time at which it is free again. Times are Unix seconds, for buckets as well:
-the clock of a rehearsal does not jump.
+As in delivery, but a connection is only a time at which it is free again, and one pool has the whole of every limit:
+owners' shares add up to it. Times are Unix seconds, for buckets as well: the clock of a rehearsal does not jump.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mta_policies.answers import Subject
 from mta_policies.backoff import Backoff
 from mta_policies.engine import Judge
-from mta_policies.limits import Meter, Share
+from mta_policies.limits import WHOLE, Meter
 from mta_policies.local_time import Zones
 from mta_policies.policy import Policy
 from mta_policies.quota import Counter
@@ -23,9 +23,6 @@ from mta_policies.windows import Hours
 
 if TYPE_CHECKING:
     from mta_policies.rehearsal.holds import Hold
-
-WHOLE = Share()
-"""A rehearsal has all of every limit: owners' shares add up to it."""
 
 Ask = Callable[[float], float]
 """now_s -> seconds to wait; 0.0: none."""
@@ -131,8 +128,6 @@ class Destination:
         self.provider_level = self._level("provider_limits", policy.provider_limits, now_s)
         self._source_levels: dict[str, Level] = {}
         self.sites: dict[str, Site] = {}
-        self.restraints: dict[str, Level] = {}
-        """Of firings for whole pools, by their ids."""
 
     def _level(self, name: str, limits: Limits, now_s: float) -> Level:
         return Level(name, Meter(limits, WHOLE, now_s), Times(name, limits, self._zones, now_s))

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 from mta_policies.answers import MESSAGE_STAGES
 from mta_policies.capacity import CONNECT_S, DELIVERY_S
 from mta_policies.local_time import Zones
-from mta_policies.policy import Policy
+from mta_policies.provider_model import NewModel
 from mta_policies.rehearsal.drain import IDLE_S, Drain, Progress, Scene, silent
-from mta_policies.rehearsal.modelled import Modelled, NewModel
+from mta_policies.rehearsal.modelled import Modelled
 from mta_policies.rehearsal.recorded import Books, Recorded, way_of
 from mta_policies.rehearsal.tally import RuleCount, Tally
 from mta_policies.rehearsal.traffic import NEVER_S, Stream, Traffic
@@ -102,18 +102,12 @@ def delivery_times(books: Books, place: Place, assumed_s: float) -> Callable[[St
         way = way_of(stream)
         time_s = known.get(way)
         if time_s is None:
-            peak, connections = books.peaks.get(way, 0.0), _connections(place(stream).policy, way[1])
+            peak, connections = books.peaks.get(way, 0.0), place(stream).policy.connections_max(way[1])
             time_s = min(assumed_s, connections / peak) if peak and connections else assumed_s
             time_s = known[way] = max(DELIVERY_S_MIN, time_s)
         return time_s
 
     return delivery_s
-
-
-def _connections(policy: Policy, source: str) -> int:
-    limits, source_limits, _ = policy.for_source(source)
-    counts = (limits.connections, source_limits.connections, policy.provider_limits.connections)
-    return min(filter(None, counts), default=0)
 
 
 def replay(

@@ -109,3 +109,27 @@ async def test_a_disk_that_is_full(
     assert done is not None
     assert done[1] == ["it holds, but could not be written down: No space left on device"]
     assert rules.firings() == []
+
+
+async def test_a_stop_while_the_file_is_written(
+    rules: RulesInForce, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for that: nothing stops the thread, and another one beside it would spoil the file."""
+    loop = asyncio.get_running_loop()
+    jobs: list[asyncio.Future[None]] = []
+
+    def in_a_thread(executor: object, work: object, *args: object) -> asyncio.Future[None]:
+        jobs.append(loop.create_future())
+        return jobs[-1]
+
+    monkeypatch.setattr(loop, "run_in_executor", in_a_thread)
+    rules.reported(1, [fired(clock)])
+    stopping = loop.create_task(rules.stop())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    begun = [job.done() for job in jobs]
+    jobs[0].set_result(None)
+    await stopping
+
+    assert begun == [False]
+    assert len(jobs) == 1

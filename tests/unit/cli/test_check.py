@@ -95,6 +95,66 @@ def test_the_answer_may_be_json(file: Path, capsys: Printed) -> None:
     ]
 
 
+OWN = (
+    '[limits]\nconnections = 20\nmessages_per_connection = 50\nconnection_rate = "none"\nrate = "none"\n'
+    "[source_limits]\nconnections = 10\n"
+)
+TAKEN = "at most, from one source to one site, where a delivery takes 1s and a new connection 0.5s:"
+
+
+def test_it_says_what_the_limits_of_ones_own_policies_amount_to(file: Path, capsys: Printed) -> None:
+    """10 connections, each 50 messages in 50.5 seconds: 594 a minute. Others' are left out."""
+    file.write_text("")
+    (file.parent / "policies").mkdir()
+    (file.parent / "policies" / "acme.toml").write_text(OWN)
+    (file.parent / "policies" / "slow.toml").write_text('[limits]\nrate = "30/h"\n')
+
+    status = main(["check"])
+
+    assert status == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "",
+        TAKEN,
+        "policy  connections  messages each  messages a minute  because of",
+        "acme             10             50                594  source_limits.connections",
+        "slow             10            100                0.5  limits.rate",
+    ]
+
+
+def test_a_policy_without_limits_amounts_to_no_limit(file: Path, capsys: Printed) -> None:
+    """Nothing decides; in JSON it is null."""
+    file.write_text("")
+    (file.parent / "policies").mkdir()
+    text = "[limits]\nconnections = 0\nmessages_per_connection = 0\nconnection_rate = 'none'\nrate = 'none'\n"
+    (file.parent / "policies" / "acme.toml").write_text(text)
+
+    main(["check"])
+    people = capsys.readouterr().out
+    main(["check", "--json"])
+    (amount,) = json.loads(capsys.readouterr().out)["limits"]
+
+    assert people.splitlines()[-1].split() == ["acme", *("no", "limit") * 3]
+    assert amount == {
+        "policy": "acme",
+        "connections": 0,
+        "messages_per_connection": 0,
+        "per_minute": None,
+        "decides": "",
+    }
+
+
+def test_the_limits_of_all_policies_are_said_where_asked_for(file: Path, capsys: Printed) -> None:
+    """Shipped ones too."""
+    file.write_text("")
+
+    main(["check", "--limits"])
+    lines = capsys.readouterr().out.splitlines()
+
+    assert len(lines) == 1 + 3 + POLICIES
+    assert lines[2] == TAKEN
+    assert any(line.startswith("google ") for line in lines)
+
+
 def test_wrong_usage_is_exit_status_2(file: Path, capsys: Printed) -> None:
     """As everywhere."""
     with pytest.raises(SystemExit) as raised:

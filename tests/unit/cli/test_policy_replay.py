@@ -85,6 +85,28 @@ def test_people_read_a_table(capsys: Printed):
 
 
 @pytest.mark.usefixtures("folder")
+def test_providers_may_answer_as_a_model(capsys: Printed):
+    """One that takes 120 a minute puts off half of 240; in the record nothing was put off."""
+    status = main(["policy", "replay", "--provider-model", "throttle:per_minute=120", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    (acme,) = answer["providers"]
+
+    assert status == 0
+    assert answer["provider_model"] == "throttle:per_minute=120"
+    assert (acme["recorded"]["deferred"], acme["recorded"]["delivered"]) == (0, 1200)
+    assert acme["now"]["deferred"] > 0
+    assert acme["now"]["rules"][0]["rule"] == "any-throttled"
+    assert acme["now"]["drained_s"] > acme["recorded"]["drained_s"] + 60
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_model_that_is_not_there_is_told(capsys: Printed):
+    """With those that are, before any log is read."""
+    assert main(["policy", "replay", "--provider-model", "gogle"]) == 1
+    assert capsys.readouterr().err == "there is no provider model gogle; did you mean google?\n"
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_log_that_is_not_there_is_told(capsys: Printed):
     """By its name, and nothing is printed."""
     assert main(["policy", "replay", "--events", "nothing.jsonl"]) == 1

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from mta.testing.connection_rig import (
     on_both_loops,
     until,
 )
+from mta.testing.memory_network import SOCKETS, MemoryNetwork, MemoryTransport
 from mta.testing.scripted_peer import (
     Close,
     Content,
@@ -35,6 +35,7 @@ from mta.testing.scripted_peer import (
     goodbye,
     hello,
 )
+from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime
 
 LARGE = (b"x" * 78 + b"\r\n") * 250_000  # 20 MB: more than the kernel takes for a peer that does not read
 QUEUED = Delivered(Reply(250, "2.0.0", "queued"))
@@ -163,18 +164,41 @@ async def test_a_connection_leaves_from_its_sources_address(rig: ConnectionRig):
     assert connection.local_address == "127.0.0.2"
 
 
-@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6")
-@on_both_loops
-async def test_ipv6_leaves_from_the_sources_ipv6_address(rig: ConnectionRig):
-    """The target's family decides which of the source's addresses is used."""
-    owner = RecordingOwner()
-    source = SourceAddress("out-2", "127.0.0.2", "::1", "out-2.me.example")
+class Listener:
+    """Takes connections, says nothing, and knows where they come from."""
 
-    async with ScriptedPeer([*hello(), *goodbye()], address="::1") as peer:
-        rig.connect(peer, owner, source=source)
-        await owner.heard("gone")
+    latency_s = 0.01
 
-    assert peer.clients == ["::1"]
+    def __init__(self) -> None:
+        self.clients: list[str] = []
+
+    def refusal(self) -> str:
+        return ""
+
+    def connected(self, transport: MemoryTransport, client: SimulatedLoop) -> asyncio.Protocol:
+        self.clients.append(transport.get_extra_info("peername")[0])
+        return asyncio.Protocol()
+
+
+@pytest.mark.parametrize(("target", "client"), [("192.0.2.25", "198.51.100.2"), ("2001:db8::25", "2001:db8::2")])
+def test_the_targets_family_decides_where_it_leaves_from(
+    rig: ConnectionRig, monkeypatch: pytest.MonkeyPatch, target: str, client: str
+):
+    """By a socket of that family, from the source's address of it; no machine need have both."""
+    time, peer, owner = SimulatedTime(1), Listener(), RecordingOwner()
+    network, loop = MemoryNetwork(time), SimulatedLoop(time, "worker")
+    network.peers[target] = peer
+    loop.attach(network)
+    monkeypatch.setattr("mta.delivery.connection.socket", SOCKETS)
+    source = SourceAddress("out-2", "198.51.100.2", "2001:db8::2", "out-2.me.example")
+    connection = Connection(loop, Target("mx", target, 25), source, "none", owner, rig.sweeper, rig.tls, TIMEOUTS)
+
+    connection.open()
+    time.run(time.now_s + 1)
+
+    assert owner.told == []
+    assert peer.clients == [client]
+    assert connection.local_address == client
 
 
 @on_both_loops

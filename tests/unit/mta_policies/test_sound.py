@@ -72,3 +72,21 @@ def test_a_slow_with_too_few_connections_for_all_owners_is_warned_of(tmp_path: P
 
     assert (Path(warning.file).name, warning.line) == ("google.toml", 2)
     assert "connections = 1 is less than owners = 2" in warning.message
+
+
+def test_limits_of_one_connection_are_kept_in_limits_alone(tmp_path: Path) -> None:
+    """Elsewhere they are warned of, each at its line; what can be shared is not."""
+    (tmp_path / "default.toml").write_text('[limits]\nmix_domains = false\nrate = "10/s"\n')
+    (tmp_path / "google.toml").write_text(
+        "[source_limits]\nconnections = 5\nmessages_per_connection = 5\n"
+        '[provider_limits]\nrate = "5/s"\nmessage_size_max = "3MB"\n'
+        '[sources."new-*".source_limits]\nmix_domains = true\n'
+    )
+
+    warnings = layers.load(None, shipped=tmp_path).warnings
+
+    assert [(warning.line, warning.message) for warning in warnings] == [
+        (3, "messages_per_connection has no effect in [source_limits]; write it in [limits]"),
+        (6, "message_size_max has no effect in [provider_limits]; write it in [limits]"),
+        (8, "mix_domains has no effect in [source_limits]; write it in [limits]"),
+    ]
