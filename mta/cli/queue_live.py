@@ -3,7 +3,7 @@
 import argparse
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -64,9 +64,14 @@ def _summary(args: argparse.Namespace, server: Asking) -> int:
     return EXIT_WRONG if warn(COMMAND_QUEUE, page.problems) else EXIT_DONE
 
 
+def _nothing(answer: str, problems: Sequence[str]) -> str:
+    """Who did not hear from everybody must not take an empty answer for an empty queue."""
+    return f"{answer}, as far as is known" if problems else answer
+
+
 def _print_summary(page: SummaryPage, limit: int) -> None:
     if not page.rows:
-        print("nothing waits")
+        print(_nothing("nothing waits", page.problems))
         return
     now_s = words.now_s()
     shown, rest = page.rows[:limit], page.rows[limit:]
@@ -156,7 +161,7 @@ def _list_table(pages: Iterator[ListPage], limit: int) -> list[str]:
         more = page.more
         problems += (problem for problem in page.problems if problem not in problems)
     if table is None:
-        print("nothing waits that matches")
+        print(_nothing("nothing waits that matches", problems))
     elif more:
         print(f"\nthere is more: --after {last}, or --limit 0 for all")
     return problems

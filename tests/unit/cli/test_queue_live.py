@@ -134,6 +134,20 @@ def test_what_is_missing_is_told(run: Run, asker: FakeAsker, capsys: pytest.Capt
     assert said.err == "mta queue: worker 1: it starts: what it has is missing here\n"
 
 
+def test_nobody_takes_half_an_answer_for_an_empty_queue(
+    run: Run, asker: FakeAsker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing at one worker says nothing about the other's."""
+    asker.answers[Summary] = [Summarized([]), Failed("it starts")]
+    asker.answers[List] = [Listed([]), Failed("it starts")]
+
+    statuses = [run("summary"), run("list")]
+
+    out = capsys.readouterr().out
+    assert statuses == [1, 1]
+    assert out == "nothing waits, as far as is known\nnothing waits that matches, as far as is known\n"
+
+
 # -- list --
 
 
