@@ -76,6 +76,13 @@ class Bucket:
         """How many may go at this moment."""
         return int(1.0 + self._ahead_s / self.interval_s - self.used(now_s) + _ROUNDING_S)
 
+    def wait_many_s(self, count: int, now_s: float) -> float:
+        """Seconds until so many may go at one moment; inf: never, the burst is smaller."""
+        burst = 1.0 + self._ahead_s / self.interval_s
+        if count > burst + _ROUNDING_S:
+            return math.inf
+        return max(0.0, (self.used(now_s) + count - burst) * self.interval_s)
+
     def used(self, now_s: float) -> float:
         """How many of the burst are used up at this time."""
         return max(0.0, self._taken - (now_s - self._since_s) / self.interval_s)

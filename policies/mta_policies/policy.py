@@ -53,6 +53,10 @@ class Policy:
         self.tenant_trees = tenant_trees or {}
         self.tenants_with_rules = tuple(name for name, tree in self.tenant_trees.items() if "rule" in tree.data)
         """Tenants that have rules of their own here."""
+        self.tenants_with_limits = frozenset(name for name, tree in self.tenant_trees.items() if "limits" in tree.data)
+        """Tenants that allow themselves less than the policy does."""
+        self.tenants_with_retry = frozenset(name for name, tree in self.tenant_trees.items() if "retry" in tree.data)
+        """Tenants whose mail is tried again at other times."""
         self._everybody = tenants.everybody(self.rules)
         self._for_source: dict[str, ForSource] = {}
         self._for_tenant: dict[str, ForTenant] = {}

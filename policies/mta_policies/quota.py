@@ -2,8 +2,8 @@
 
 What was used survives restarts, and a killed process must not begin afresh: a counter that is `kept` goes on only as
 far as a state was saved that says it has got there already. So a crash loses a little of the quota, and never passes
-it. The clock may jump: the last periods are remembered, and one that comes again goes on where it was. The rehearsal
-counts so; the server does not yet.
+it. The clock may jump: the last periods are remembered, and one that comes again goes on where it was. A quota that
+several processes share is drawn from an account instead: `allotments`.
 """
 
 import math

@@ -16,9 +16,6 @@ from mta_policies.units import Rate
 
 TlsMode = Literal["none", "opportunistic", "required", "verify"]
 
-WINDOW_NOT_YET = "window has no effect yet: this version only checks how it is written"
-QUOTA_NOT_YET = "quota has no effect yet: this version only checks how it is written"
-
 
 class Match(msgspec.Struct, frozen=True):
     """Whose mail a policy is for."""
@@ -36,7 +33,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class Quota(msgspec.Struct, frozen=True):
-    """So many messages in a calendar day or hour of a time zone."""
+    """So many messages in a calendar hour, day, week (from Monday) or month of a time zone."""
 
     count: Annotated[Annotated[int, Meta(ge=1)], about("Messages.")]
     per: Annotated[Literal["hour", "day", "week", "month"], about("What the count is for.")] = "day"
@@ -61,15 +58,15 @@ class Limits(msgspec.Struct, frozen=True):
     quota: Annotated[
         Quota | None,
         about(
-            'Messages in a calendar day: { count = 300000, per = "day", zone = "Asia/Tokyo" }.', not_yet=QUOTA_NOT_YET
+            'Transactions in a calendar day, counted at MAIL: { count = 300000, per = "day", zone = "Asia/Tokyo" };'
+            " what was used outlives a restart, whoever sends, and owners share it as they need it."
         ),
     ] = None
     window: Annotated[
         Windows,
         about(
             'When mail may go: "08:00-22:00 Asia/Tokyo", "Mon-Fri 22:00-06:00 UTC"; of several any is enough;'
-            " left out: always.",
-            not_yet=WINDOW_NOT_YET,
+            " left out: always. Outside no transaction is begun, what is under way is finished.",
         ),
     ] = ()
 

@@ -17,9 +17,6 @@ from mta_policies.rules import Rules
 from mta_policies.schema import Limits, Quota, Retry
 from mta_policies.tree import Table, Tree, is_list_of_tables
 
-LIMITS_NOT_YET = "a tenant's limits have no effect yet: this version only checks how they are written"
-RETRY_NOT_YET = "a tenant's retry has no effect yet: this version only checks how it is written"
-
 
 class TenantLimits(msgspec.Struct, frozen=True):
     """What can be kept for one tenant's mail alone, per source and site: it shares connections with others'."""
@@ -39,10 +36,8 @@ class TenantLimits(msgspec.Struct, frozen=True):
 class TenantFile(msgspec.Struct, frozen=True):
     """What `tenants/TENANT/NAME.toml` may say."""
 
-    limits: Annotated[
-        TenantLimits, about("Kept by this tenant's mail, beside the policy's own.", not_yet=LIMITS_NOT_YET)
-    ] = TenantLimits()
-    retry: Annotated[Retry, about("Instead of the policy's, key by key.", not_yet=RETRY_NOT_YET)] = Retry()
+    limits: Annotated[TenantLimits, about("Kept by this tenant's mail, beside the policy's own.")] = TenantLimits()
+    retry: Annotated[Retry, about("Instead of the policy's, key by key.")] = Retry()
     rules: Annotated[tuple[Rule, ...], about("Tried before all others; they act on this tenant's mail alone.")] = field(
         default=(), name="rule"
     )
