@@ -121,7 +121,7 @@ class Intake:
         seq = item.seq
         wanted = set(parts) - engine.registry.in_hand(seq)
         if engine.parking.parts:
-            wanted.difference_update(engine.parking.parked(seq))
+            wanted.difference_update(engine.parking.kept_back(seq, wanted))
         wall_s = engine.clock.wall_s()
         signature: Signature | None = None
         groups: dict[tuple[int, str, str], dict[str, list[int]]] = {}
@@ -154,7 +154,7 @@ class Intake:
             groups.setdefault((attempts, source, prefer), {}).setdefault(domain, []).append(part)
         if not groups:
             return []
-        signature = self._shared_signature(seq) or signature
+        signature = self._shared_signature(seq) or signature or engine.parking.signature(seq)
         if signature is None and len(groups) > 1 and not engine.signatures.is_off:
             signature = Signature()
         jobs: list[Job] = []

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
-from mta.delivery.job import Job
+from mta.delivery.job import Job, Signature
+from mta.delivery.shortage import Shortage
 from mta.reporting.questions import Suspension
 from mta_policies.firings import Firing
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
     from mta.delivery.pool import Pool
 
+FIRST = (0,)  # the only recipient, as of most messages: a million of them need no list each
+SIGNATURES_MAX = 10_000  # kept for those that were signed already, 10 MB; others are signed again
 FREED_AT_ONCE = 20_000  # parked items that one turn of the loop takes up: a few milliseconds' work
 
-Keeper: TypeAlias = Suspension | Firing
+Keeper: TypeAlias = Suspension | Firing | Shortage
 """Who keeps mail back."""
 
 
@@ -52,13 +55,18 @@ class Parking:
         """Somebody may keep a job back: the one thing that is looked at where nobody does."""
         self.parts = 0
         """Recipients that have no job because they are parked."""
+        self.short_parts = 0
+        """Those of them that nobody suspended: a limit has no room."""
         self._freed: list[Lot] = []
+        self._signatures: dict[int, Signature] = {}
+        """Of items that had been signed when a limit stopped them."""
 
     def asks(self, who: object, kept: Kept | None) -> None:
         """Somebody wants to be asked about every job whose turn comes; None: no more."""
-        self._askers.pop(who, None)
+        askers = {each: asks for each, asks in self._askers.items() if each is not who}
         if kept is not None:
-            self._askers[who] = kept
+            askers[who] = kept
+        self._askers = askers  # another one: who is asked may say so in the middle of `parks`
         self.active = bool(self._askers)
 
     def parks(self, pool: "Pool", job: Job) -> bool:
@@ -68,15 +76,32 @@ class Parking:
         """
         for kept in self._askers.values():
             for lot, parts in kept(pool, job):
-                if parts:
-                    self._park(lot, job.seq, parts)
-                    if self._engine.shrink(job, parts, job.envelope):
-                        return True
+                if parts and self.park(lot, job, parts):
+                    return True
         return False
 
-    def _park(self, lot: Lot, seq: int, parts: Sequence[int]) -> None:
-        self.parts += len(parts)
-        lot.parts += len(parts)
+    def park(self, lot: Lot, job: Job, parts: Sequence[int]) -> bool:
+        """Keep these parts of a job that is in no transaction; -> True: nothing is left of it."""
+        if isinstance(lot.keeper, Shortage):
+            self._engine.agenda.add(job.expires_s, job.seq)  # a quota may be closed for longer than mail lives
+            if job.signature is not None and job.signature.fields:
+                self._keep_signature(job.seq, job.signature)
+        self._put(lot, job.seq, parts)
+        return self._engine.shrink(job, parts, job.envelope)
+
+    def _keep_signature(self, seq: int, signature: Signature) -> None:
+        if len(self._signatures) >= SIGNATURES_MAX:
+            del self._signatures[next(iter(self._signatures))]
+        self._signatures[seq] = signature
+
+    def signature(self, seq: int) -> Signature | None:
+        """Of an item that was signed before it was parked, and is taken up again."""
+        return self._signatures.pop(seq, None)
+
+    def _put(self, lot: Lot, seq: int, parts: Sequence[int]) -> None:
+        self._count(lot, len(parts))
+        if len(parts) == 1 and not parts[0]:
+            parts = FIRST
         known = lot.parked.get(seq)
         if known is not None:
             lot.parked[seq] = [*known, *parts]
@@ -103,6 +128,15 @@ class Parking:
         """The parts of an item that are parked, and who keeps them."""
         return {part: lot.keeper for lot in self._of(seq) for part in lot.parked[seq]}
 
+    def kept_back(self, seq: int, parts: Iterable[int]) -> Sequence[int]:
+        """Those of these parts, which are being taken up, that stay parked. What only a limit kept is let go: its time
+        may be over, and where it is not it is parked again."""
+        parked = self.parked(seq)
+        short = [part for part in parts if isinstance(parked.get(part), Shortage)]
+        if short:
+            self.forget(seq, short)
+        return [part for part in parked if part not in short]
+
     def _of(self, seq: int) -> Sequence[Lot]:
         lots = self._lots.get(seq)
         if lots is None:
@@ -125,6 +159,8 @@ class Parking:
     def _count(self, lot: Lot, parts: int) -> None:
         lot.parts += parts
         self.parts += parts
+        if isinstance(lot.keeper, Shortage):
+            self.short_parts += parts
 
     def free(self, lot: Lot) -> None:
         """A lot is over: take up again all that it holds, in slices, the oldest first."""

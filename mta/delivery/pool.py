@@ -14,31 +14,26 @@ from typing import TYPE_CHECKING
 from mta.delivery.allowance import Allowance
 from mta.delivery.backlog import PARKED_AT_ONCE, Backlog
 from mta.delivery.channel import Channel
-from mta.delivery.connection import SourceAddress, Target
+from mta.delivery.connection import SourceAddress
 from mta.delivery.gate import Gate
 from mta.delivery.health import health_of
 from mta.delivery.job import SENDING, TURNS_MAX, WAITING, Job
+from mta.delivery.opener import Opener
+from mta.delivery.pace import Pace
 from mta.delivery.promises import Promises
 from mta.delivery.search import Search
 from mta.delivery.targets import Targets
-from mta.model.outcome import Delivered, Outcome, Reply
+from mta.model.outcome import Delivered, Outcome
 from mta.reporting.events import Way
 from mta_policies.backoff import Backoff
-from mta_policies.engine import Verdict
 from mta_policies.schema import Limits, Retry
 
 if TYPE_CHECKING:
     from mta.delivery.brakes import Braked
     from mta.delivery.sites import Site
+    from mta.delivery.warming import Warm
 
 OVERDUE_WAIT_S = 1.0  # between looks at a disk that does not take the fates of what was sent
-OPENING_MAX = 20  # connections that one pool opens at the same time: a site that takes none must not use up sockets
-TARGETS_MAX = 6  # addresses that fail in a row before the site is left alone for a while: a domain may name a thousand
-
-_UNKNOWN: "Failure" = ("connect", Reply(451, "4.4.1", "no host could be reached"), None)
-
-Failure = tuple[str, Reply, Verdict | None]
-"""Stage, reply and what the policy's rules make of it, as far as they were asked."""
 
 
 class Pool:
@@ -58,17 +53,14 @@ class Pool:
         """Ready and without a job; the one used last is used next."""
         self.channels: dict[Channel, None] = {}
         """All that count, in the order in which they were begun."""
-        self.opening = 0
-        """How many of them may still become ready."""
         self.waits: dict[Gate, int] = {}
         self.backoff = Backoff()
         self.is_closed = False
         self.targets = Targets(site)
         self.search = Search(self)
-        self._failures_in_row = 0
-        self.failure = _UNKNOWN
-        """Of the last connection that did not become ready."""
         self._promises = Promises(self)
+        self.opener = Opener(self, self._backlog, self._promises)
+        self._pace = Pace()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self.address = ""
@@ -76,6 +68,9 @@ class Pool:
         brakes = site.destination.brakes
         self.braked = brakes.of_pool(self) if brakes is not None else None
         """What firings do here; None: nothing."""
+        self.warming: Warm | None = None
+        """What the plan of a source lets go that is new; None: it has none."""
+        self.warming = self._engine.warming.of_pool(self)
         self.allowance = Allowance(self)
         self.meter = self.allowance.meter
 
@@ -96,14 +91,18 @@ class Pool:
         """As they hold for this source here."""
         return self.allowance.limits
 
-    @property
-    def retry(self) -> Retry:
-        """When what this source deferred here is tried again."""
-        return self.allowance.retry
+    def retry_for(self, tenant: str) -> Retry:
+        """When what this source deferred here of a tenant's mail is tried again."""
+        return self.allowance.retry_for(tenant)
+
+    def pace(self) -> float:
+        """Messages a second that were really begun in the last minute; 0.0 where that is not known yet."""
+        return self._pace.per_s(self.channels, self._loop.time())
 
     def reload(self, source: SourceAddress) -> None:
         """Policy, share, keys or the source's address changed: take the values, keep what was used of the limits."""
         self._restage()
+        self.warming = self._engine.warming.of_pool(self)
         self.allowance.reload(self.channels)
         for channel in list(self.channels):
             if channel.is_leaving:
@@ -124,6 +123,8 @@ class Pool:
 
     def put(self, job: Job) -> None:
         """A job may go, with the next `pump`."""
+        if self.warming is not None and self.warming.sends_on(job):
+            return
         if not self.admits(job):
             return
         self.lane.push(job.priority, job)
@@ -133,7 +134,8 @@ class Pool:
 
     def admits(self, job: Job) -> bool:
         """A job is this pool's from now on; False: its time was over, and it is given up."""
-        job.expires_s = job.accepted_s + (job.own_expire_s or self.allowance.retry.expire_s)
+        retry = self.allowance.retry_for(job.tenant) if self.allowance.has_retries else self.allowance.retry
+        job.expires_s = job.accepted_s + (job.own_expire_s or retry.expire_s)
         job.home = self._backlog
         most = self.allowance.recipients_max
         if most and len(job.parts) > most:  # each of its transactions is a turn, though they follow one another
@@ -207,21 +209,28 @@ class Pool:
         if self.braked is not None and self._stands_still(self.braked.wait_s(), now_s):
             return
         if engine.is_overdue:
-            self._wake_in(OVERDUE_WAIT_S, now_s)
+            self.wake_in(OVERDUE_WAIT_S, now_s)
             return
-        idle, allowance = self.idle, self.allowance
+        idle, allowance, reserving = self.idle, self.allowance, engine.reserving
         signs = lane.signs
         had_channels = bool(self.channels)
         if signs and had_channels:
             backlog.sign_ahead(now_s)
         while lane:
+            most = allowance.recipients_max
             if not allowance.is_free:
+                if self.warming is not None and (most := self.warming.most(most)) < 0:
+                    if not self.warming.diverts():
+                        self._stands_still(self.warming.wait_s(), now_s)
+                    return
                 wait_s = self.meter.transaction_wait_s(now_s)
                 if wait_s > 0:
-                    self._wake_in(wait_s, now_s)
+                    self.wake_in(wait_s, now_s)
+                    return
+                if allowance.calendar is not None and self._stands_still(allowance.calendar.wait_s(), now_s):
                     return
             if not idle:
-                self._open(now_s, granted)
+                self.opener.open(now_s, granted)
                 if signs and self.channels and not had_channels:
                     backlog.sign_ahead(now_s)
                 break
@@ -231,7 +240,7 @@ class Pool:
                 break
             if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
-            job = backlog.next(allowance.recipients_max, now_s)
+            job = backlog.next(most, now_s)
             if job is None:
                 if backlog.is_loading:
                     for gate in allowance.turns:
@@ -249,10 +258,20 @@ class Pool:
                     continue
             else:
                 channel = idle.pop()
+            if reserving.active and not reserving.takes(self, job, channel):
+                backlog.parked += 1
+                continue
+            if not allowance.is_free:
+                if allowance.tenants is not None and (job := allowance.tenants.takes(whole := job)) is None:
+                    reserving.returns(self, whole)
+                    backlog.parked += 1
+                    idle.append(channel)
+                    continue
+                allowance.transaction()
+                if self.warming is not None:
+                    self.warming.began(channel, len(job.parts))
             if allowance.gates:
                 allowance.busy(channel)
-            if not allowance.is_free:
-                allowance.transaction()
             self._send(channel, job)
             granted = None
         if lane.short:
@@ -266,7 +285,7 @@ class Pool:
         """Whether nothing begins here for a while, as an admin or a rule says; others need not wait for this pool."""
         if wait_s > 0:
             self.allowance.leave_gates()
-            self._wake_in(wait_s, now_s)
+            self.wake_in(wait_s, now_s)
         return wait_s > 0
 
     def _with_room(self, job: Job) -> Channel | None:
@@ -289,77 +308,9 @@ class Pool:
 
     # connections
 
-    def _open(self, now_s: float, granted: Gate | None) -> None:
-        """Open as many connections as there is mail for and limits allow."""
-        if self.meter.connections_open >= self.meter.connections_max:
-            return
-        while self.opening < OPENING_MAX and self.opening < len(self.lane):
-            job = self._backlog.reason_to_open()
-            if job is None or not self._open_for_head(job, now_s, granted):
-                return
-            granted = None
-
-    def opens_for(self, job: Job, now_s: float) -> bool:
-        """Open a connection for the head of the lane beside those being opened, if that is possible now."""
-        return self.opening < OPENING_MAX and self._open_for_head(job, now_s, None)
-
-    def _open_for_head(self, job: Job, now_s: float, granted: Gate | None) -> bool:
-        """Open a connection, if that is possible now; one to the host that the head of the lane prefers is its own."""
-        if not self._is_well(now_s):
-            return False
-        target = self.targets.choose_host(job.prefer_host) if job.prefer_host else None
-        if target is None:
-            if job.prefer_host and not self.targets.is_known(job.prefer_host, now_s):
-                self.search.begin(job.prefer_host)
-                return False
-            job.prefer_host = ""
-            target = self.targets.choose(now_s)
-        if target is None:
-            self.search.begin()
-            return False
-        if not self._may_open(now_s, granted):
-            return False
-        channel = self._begin(target, now_s)
-        if job.prefer_host:
-            self._promises.give(channel)
-        return True
-
-    def health_wait_s(self, now_s: float) -> float:
-        """How long site and source are left alone yet."""
-        return max(self.site.backoff.wait_s(now_s), self.backoff.wait_s(now_s))
-
-    def _is_well(self, now_s: float) -> bool:
-        """Whether site and source are up, or may be probed now."""
-        wait_s = self.health_wait_s(now_s)
-        if wait_s > 0:
-            self._wake_in(wait_s, now_s)
-        return wait_s <= 0
-
-    def _may_open(self, now_s: float, granted: Gate | None) -> bool:
-        wait_s = self.meter.connection_wait_s(now_s)
-        if wait_s > 0:
-            self._wake_in(wait_s, now_s)
-            return False
-        return not self.allowance.stops(self.allowance.gates, now_s, granted)
-
-    def _begin(self, target: Target, now_s: float) -> Channel:
-        """A connection that counts from now on until it is `gone`."""
-        channel = Channel(self, target, self.targets.tls_mode(target, now_s), now_s)
-        self.opening += 1
-        self.channels[channel] = None
-        self.allowance.opened(now_s)
-        self.site.destination.tally.connections_opened += 1
-        self.site.backoff.begin(channel)
-        self.backoff.begin(channel)
-        if self.braked is not None:
-            self.braked.opened()
-        channel.open()
-        return channel
-
     def ready(self, channel: Channel) -> None:
         """A connection can take its first message."""
-        self.opening -= 1
-        self._failures_in_row = 0
+        self.opener.opened()
         channel.ready_s = channel.idle_since_s = self._loop.time()
         self._goes_from(channel.way.source_address)
         if self.is_closed or channel.is_leaving:
@@ -378,47 +329,6 @@ class Pool:
             if brakes is not None:
                 self.brake(brakes.of_pool(self))
 
-    def not_opened(self, channel: Channel, stage: str, reply: Reply, from_peer: bool) -> None:
-        """A connection did not become ready: try the next address, or leave the site alone when there is none."""
-        now_s = self._loop.time()
-        self.opening -= 1
-        self.site.destination.tally.connections_failed += 1
-        self._no_probe(channel)
-        self._promises.end(channel)
-        if stage == "starttls" and channel.tls_mode == "opportunistic":
-            self.failure = (stage, reply, None)
-            self.targets.goes_in_clear(channel.target, now_s)
-        else:
-            judging, host = self.site.destination.judging, channel.target.host
-            self.failure = (stage, reply, judging.not_opened(self, stage, reply, host, from_peer))
-            if self.targets.failed(channel.target, now_s):
-                self._failures_in_row += 1
-                if self._failures_in_row >= TARGETS_MAX:
-                    self.failed(*self.failure, channel.begun_s)
-                    return
-        self.site.pump()
-
-    def failed(self, stage: str, reply: Reply, verdict: Verdict | None = None, begun_s: float = math.inf) -> None:
-        """No host of the site could be used: leave it alone for a while. One message tells, the others wait."""
-        if verdict is None:
-            verdict = self.site.destination.judging.not_opened(self, stage, reply, "", False)
-        self._failures_in_row = 0
-        health = self.site.backoff if stage in ("dns", "connect") else self.backoff
-        now_s = self._loop.time()
-        is_news = health.failed(now_s, self._engine.random.random(), begun_s)
-        head = self._backlog.first() if is_news else None
-        self.site.pump()
-        if head is not None and all(channel.is_leaving or channel.is_opening for channel in self.channels):
-            wait_s = max(0.0, health.until_s - now_s)
-            self._engine.fates.tell_delay(head, stage, reply, self.site, self.source, wait_s, verdict)
-
-    def _no_probe(self, channel: Channel) -> bool:
-        return self.site.backoff.end(channel) | self.backoff.end(channel)
-
-    def is_probe(self, channel: Channel) -> bool:
-        """Whether this connection shows if the site is up again."""
-        return self.site.backoff.is_probe(channel) or self.backoff.is_probe(channel)
-
     def done(self, channel: Channel, job: Job, outcomes: list[Outcome]) -> None:
         """A transaction ended."""
         if (
@@ -427,13 +337,15 @@ class Pool:
             or self.site.backoff.failures
             or self.backoff.failures
         ):
-            self._judge(channel, outcomes)
+            self._judge(channel, job, outcomes)
         if self.site.destination.listens:
             self.site.destination.judging.heard(self, channel, job, outcomes)
         try:
             self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)
         except Exception as error:  # noqa: BLE001 - what one message did must not stop all others
             self._engine.set_aside(job, error)
+        if self.allowance.tenants is not None:
+            self.allowance.tenants.release()
         is_over = channel.is_leaving or self.is_closed or self._engine.is_stopping
         if is_over or self.allowance.is_used_up(channel):
             channel.leave()
@@ -445,14 +357,16 @@ class Pool:
             channel.idle_since_s = self._loop.time()
             self._lend(channel)
 
-    def _judge(self, channel: Channel, outcomes: list[Outcome]) -> None:
-        """What outcomes say about the peer's health."""
+    def _judge(self, channel: Channel, job: Job, outcomes: list[Outcome]) -> None:
+        """What outcomes say about the peer's health, and whether anything was said to it."""
         is_well = health_of(outcomes, channel.messages == 1)
         if is_well:
             if self.site.backoff.answered(channel.begun_s) | self.backoff.answered(channel.begun_s):
                 self._loop.call_soon(self.site.pump)
         elif is_well is False:
             self.backoff.failed(self._loop.time(), self._engine.random.random(), channel.begun_s)
+        if all(outcome.stage == "local" for outcome in outcomes):
+            self._engine.reserving.returns(self, job)
 
     @property
     def head_priority(self) -> int:
@@ -472,11 +386,14 @@ class Pool:
     def gone(self, channel: Channel) -> None:
         """A connection is closed: its place is free."""
         self.channels.pop(channel, None)
+        self._pace.gone(channel)
         if channel.is_opening:
             channel.is_opening = False
-            self.opening -= 1
+            self.opener.count -= 1
         self._promises.end(channel, is_gone=True)
-        was_probe = self._no_probe(channel)
+        if self.warming is not None:
+            self.warming.gone(channel)
+        was_probe = self.opener.no_probe(channel)
         self.allowance.gone(channel)
         if was_probe:
             self.site.pump()
@@ -485,7 +402,7 @@ class Pool:
 
     # time
 
-    def _wake_in(self, wait_s: float, now_s: float) -> None:
+    def wake_in(self, wait_s: float, now_s: float) -> None:
         """Look again then; where it is inf something else will wake us."""
         if wait_s == math.inf:
             return
@@ -503,16 +420,19 @@ class Pool:
     def sweep(self, now_s: float, idle_before_s: float) -> None:
         """Say goodbye on connections that had nothing to do since that time, but not while mail waits for its turn."""
         for channel in list(self.idle):
-            if channel.idle_since_s < idle_before_s and not self.waits:
+            if channel.idle_since_s < idle_before_s and (not self.waits or self.allowance.is_shut):
                 channel.leave()
             else:
                 self._lend(channel)
         self.targets.sweep(now_s)
+        self._pace.look(self.channels, now_s)
 
     @property
     def is_unused(self) -> bool:
         """Nothing waits, nothing is open."""
         if self.lane.waiting or self.spill.is_returning:
+            return False
+        if self.allowance.tenants is not None and self.allowance.tenants.parked:
             return False
         return not (self.channels or self._backlog.is_loading or self.search.is_running)
 
@@ -528,7 +448,7 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         self.search.cancel()
-        self.allowance.leave_gates()
+        self.allowance.close()
         for channel in list(self.channels):
             channel.leave()
 

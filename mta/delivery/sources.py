@@ -4,7 +4,7 @@ A pool hands its sources out in proportion to their weights, evenly interleaved,
 any few dozen messages and not only in the long run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mta.delivery.connection import SourceAddress
 
@@ -32,6 +32,13 @@ class Rotation:
         best = max(range(len(current)), key=current.__getitem__)
         current[best] -= self._total
         return self._sources[best]
+
+    def first(self, wanted: Callable[[SourceAddress], bool]) -> SourceAddress | None:
+        """Whose turn it is, or another that is wanted where that one is not; None: nobody is."""
+        source = self.next()
+        if wanted(source):
+            return source
+        return next((other for other in self._sources if other is not source and wanted(other)), None)
 
 
 class Sources:
@@ -61,6 +68,10 @@ class Sources:
             if source is not None:
                 return source
         return self._pools.get(pool, self._default).next() if pool else self._default.next()
+
+    def first(self, pool: str, wanted: Callable[[SourceAddress], bool]) -> SourceAddress | None:
+        """A source of a pool that is wanted, in turn as far as may be; None: none of them is."""
+        return self._pools.get(pool, self._default).first(wanted)
 
 
 def families(source: SourceAddress) -> tuple[int, ...]:

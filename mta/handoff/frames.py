@@ -155,6 +155,24 @@ class Yielded(msgspec.Struct, tag=17, array_like=True, frozen=True):
     state: dict[str, dict[str, list[float]]]
 
 
+class Borrow(msgspec.Struct, tag=18, array_like=True, frozen=True):
+    """To the owner of limits across destinations: what is wanted, and what was used of what was lent."""
+
+    asks: list[tuple[str, int]]
+    """Key, how many tokens."""
+    reports: list[tuple[int, str, int, bool]]
+    """Lease, key, how many were used since the last report, whether what is left comes back."""
+
+
+class Lend(msgspec.Struct, tag=19, array_like=True, frozen=True):
+    """From the owner: what is lent, and of which keys nothing is for a while."""
+
+    leases: list[tuple[int, str, int, float]]
+    """Number, key, how many tokens, until when they may be used (the machine's monotonic seconds)."""
+    shut: list[tuple[str, str, float]]
+    """Key, why, until when (Unix seconds)."""
+
+
 Frame = (
     Hello
     | Settled
@@ -174,6 +192,8 @@ Frame = (
     | Told
     | Claim
     | Yielded
+    | Borrow
+    | Lend
 )
 
 _encode = msgspec.msgpack.Encoder().encode

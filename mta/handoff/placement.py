@@ -42,6 +42,11 @@ def _matches(pattern: str, domain: str) -> bool:
     return pattern == domain
 
 
+def lender(key: str, workers: int) -> int:
+    """The worker that keeps the account of a limit across destinations ("tenant shop") and lends to the others."""
+    return zlib.crc32(b"limit:" + key.encode()) % workers
+
+
 class Placement:
     """Answers whose a domain is; knows policies, routes, the number of workers and what other workers told it.
 

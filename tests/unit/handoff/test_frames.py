@@ -26,6 +26,8 @@ EVERY_KIND: list[Frame] = [
     frames.Told("x.example", [0, 1], 300.0, 2),
     frames.Claim(1, 2, "site:mx.example", "mx.example"),
     frames.Yielded(1, {"meter": {"rate": [1.0, 2.0]}}),
+    frames.Borrow([("tenant shop", 10)], [(1, "tenant shop", 3, False)]),
+    frames.Lend([(1, "tenant shop", 10, 12.5)], [("tenant bank", "its quota is used up", 1_700_000_000.0)]),
 ]
 WITH_BODY = frames.Offer(7, b"meta", False)
 
