@@ -15,6 +15,8 @@ from time import monotonic
 from typing import Protocol, cast
 
 from bench.temper import SAMPLES_MAX, Bucket, Counts, Delivery, Profile, Verdict, Verdicts
+from mta_policies.answers import Answer, Subject
+from mta_policies.provider_model import ProviderModel
 
 END = b"\r\n.\r\n"
 BACKLOG = 4_096  # connections that the kernel holds until they are taken; a burst opens hundreds at once
@@ -27,7 +29,7 @@ class SinkConnection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked", "_close", "_dot", "_in_content", "_mail_recipients", "_number", "_replies", "_rest", "_searched",
-        "_sender", "_taken", "_tls", "address", "client", "provider", "transport",
+        "_sender", "_taken", "_tls", "address", "client", "is_modelled", "provider", "transport",
     )  # fmt: skip
 
     def __init__(self, provider: "Provider") -> None:
@@ -38,6 +40,8 @@ class SinkConnection(asyncio.Protocol):
         self._searched = self._mail_recipients = 0
         self._sender = self._dot = ""
         self._taken: list[str] = []
+        self.is_modelled = False
+        """The provider's model knows of it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -47,8 +51,9 @@ class SinkConnection(asyncio.Protocol):
         is_over = self.provider.connected(self)
         self._number = self.provider.connections_total
         profile = self.provider.profile
-        if is_over and profile.connections_over:
-            self._say("CONNECT", profile.connections_over)
+        refusal = profile.connections_over if is_over else self.provider.taken(self)
+        if refusal:
+            self._say("CONNECT", refusal)
             self._close = True
         else:
             self._replies.append(self.provider.greeting)
@@ -130,6 +135,8 @@ class SinkConnection(asyncio.Protocol):
         self._reset()
         self._sender = line[line.find(b"<") + 1 : line.rfind(b">")].decode("utf-8", "replace")
         refusal = provider.mail(self._number, self.address)
+        if self.is_modelled and not refusal:
+            refusal, self._dot = provider.modelled(self)
         if refusal:
             self._sender = ""
             self._say("MAIL", refusal)
@@ -167,6 +174,8 @@ class SinkConnection(asyncio.Protocol):
             self._cut()
         else:
             self._say("DOT", self._dot)
+            if self._dot.startswith("421"):
+                self._close = self._blocked = True
         provider.counts_recipients(self._mail_recipients)
         self._reset()
 
@@ -259,6 +268,11 @@ class Provider(Counts):
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.AbstractServer | None = None
         self.greeting = f"220 {profile.name}.sink.test ESMTP\r\n".encode()
+        self.model: ProviderModel | None = None
+        """What it does beside its temper, such as blocks that last; by the client's address. To be set before the first
+        connection."""
+        self.clock: Callable[[], float] = monotonic
+        """The model's time in seconds."""
 
     async def set_down(self, down: bool) -> None:
         """Refuses connections and cuts the open ones, or listens again on the same address and port."""
@@ -305,7 +319,24 @@ class Provider(Counts):
         self._sink.changed()
         return is_over
 
+    def taken(self, connection: SinkConnection) -> str:
+        """What the model greets a connection with; "" where it takes it, or there is none."""
+        if self.model is None:
+            return ""
+        said = self.model.opened(Subject(connection.client), self.clock())
+        connection.is_modelled = said is None
+        return _words(said)
+
+    def modelled(self, connection: SinkConnection) -> tuple[str, str]:
+        """What the model says of a transaction that begins, at once or to its final dot; "" where it takes it."""
+        assert self.model is not None, "it has taken the connection"
+        said = self.model.answer(Subject(connection.client), self.clock())
+        words = _words(said)
+        return ("", words) if said is not None and said.stage == "content" else (words, "")
+
     def disconnected(self, connection: SinkConnection) -> None:
+        if connection.is_modelled and self.model is not None:
+            self.model.closed(Subject(connection.client), self.clock())
         self.connections.discard(connection)
         self.connections_open -= 1
         self.connections_open_by_client[connection.client] -= 1
@@ -374,6 +405,10 @@ class Provider(Counts):
                 )
             )
         self._sink.changed()
+
+
+def _words(said: Answer | None) -> str:
+    return f"{said.code} {said.enhanced} {said.text}" if said is not None else ""
 
 
 def unstuffed(content: bytes) -> bytes:

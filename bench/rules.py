@@ -1,9 +1,10 @@
 """What rules cost: a delivery that is told and one that is not, and an answer that is judged, by shipped policies.
 
-    python -m bench.rules
+    python -m bench.rules [--save]
 
 `judged, told before`: the same reply again and again, as in a storm; `judged, new`: each reply with words of its own,
-so that nothing remembered helps. `loading`: all shipped policies, as at a start or a reload.
+so that nothing remembered helps. `loading`: all shipped policies, as at a start or a reload. The second table has all
+policy work together, as part of a message's delivery (bench/policed.py).
 """
 
 import argparse
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
+from bench import policed
+from bench.results_file import save
 from bench.table import render
 from mta_policies import layers
 from mta_policies.answers import Answer, Subject
@@ -71,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.rules", description="What rules cost a message.")
     parser.add_argument("--turns", type=int, default=TURNS, help=f"in a round; default: {TURNS:,}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--save", metavar="NAME", nargs="?", const="rules", help="write bench/results/NAME.json")
     args = parser.parse_args(argv)
     began_ns = time.process_time_ns()
     policies = layers.load(None).policies
@@ -86,7 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         middle = [statistics.median(each) for each in zip(*rounds, strict=True)]
         rows.append([f"{name}, {len(policies[name].rulebook)} rules", *(f"{us:.1f} us" for us in middle)])
     print(render(["policy", "delivered", "judged, told before", "judged, new"], rows))
-    print(f"\nloading {len(policies)} policies: {loading_ms:.0f} ms")
+    print(f"\nloading {len(policies)} policies: {loading_ms:.0f} ms\n")
+    whole = policed.costs(args.turns, args.rounds)
+    told = [[each.what, *(f"{us:.1f} us" for us in (each.least_cpu_us, each.policies_cpu_us))] for each in whole]
+    print(render(["a message, one of twenty judged", "delivery", "of it policies"], told))
+    if args.save:
+        print(f"  written to {save(args.save, whole)}")
     return 0
 
 

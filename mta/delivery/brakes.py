@@ -5,6 +5,7 @@ mail of a source for a site hold for whole pools: beside the policy's own limits
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mta.delivery.destination import Destination, lower
@@ -14,6 +15,7 @@ from mta.delivery.parking import Lot
 from mta.delivery.pool import Pool
 from mta.delivery.stages import is_signed
 from mta.delivery.throttles import Throttle
+from mta.handoff.claims import LimitState
 from mta.reporting.events import NO_WAY
 from mta_policies.answers import Subject, scope_key
 from mta_policies.firing import Change, Firing
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 Identity = tuple[str, str, str, str]
 """`Firing.identity`."""
 
+HANDED = "firing"
+"""How the meters of firings begin in the state that goes to another worker."""
+
+PASSED_S = 60.0  # how often an owner without a place gives mail away
+PASSED_ON = 100  # messages of a pool at a time: all of it gets on, and a firing that is soon over moves no long queue
 SET_AT_ONCE = 2_000  # pools that a firing takes hold of before the loop turns: some ten milliseconds
 
 
@@ -48,21 +55,25 @@ class Brake:
 class Braked:
     """What holds for one pool."""
 
-    __slots__ = ("_engine", "brakes")
+    __slots__ = ("_engine", "_stopping", "brakes")
 
     def __init__(self, engine: "Dispatcher", brakes: list[Brake]) -> None:
         self._engine = engine
         self.brakes = brakes
+        self._stopping = [brake for brake in brakes if brake.firing.action != "slow"]
+        """Those that may stop it altogether."""
 
     def wait_s(self) -> float:
         """Seconds in which the pool begins nothing; 0.0: it may."""
+        if not self._stopping:
+            return 0.0
         wall_s = self._engine.clock.wall_s()
-        return max(brake.restraint.wait_s(wall_s) for brake in self.brakes)
+        return max(brake.restraint.wait_s(wall_s) for brake in self._stopping)
 
     def longest(self) -> Firing | None:
         """The firing that keeps the pool still longest; None where none does."""
         wall_s = self._engine.clock.wall_s()
-        still = [brake for brake in self.brakes if brake.restraint.wait_s(wall_s) > 0]
+        still = [brake for brake in self._stopping if brake.restraint.wait_s(wall_s) > 0]
         return max(still, key=lambda brake: brake.restraint.wait_s(wall_s)).firing if still else None
 
     @property
@@ -79,7 +90,7 @@ class Braked:
     def opened(self) -> None:
         """A connection was begun."""
         wall_s = self._engine.clock.wall_s()
-        self._engine.restraints.stepped(brake.restraint.opened(wall_s) for brake in self.brakes)
+        self._engine.restraints.stepped(brake.restraint.opened(wall_s) for brake in self._stopping)
 
 
 class Brakes:
@@ -92,6 +103,9 @@ class Brakes:
         self._of_pools: dict[str, dict[Identity, Brake]] = {}
         self._of_jobs: dict[str, dict[Identity, Brake]] = {}
         self._to_set: list[Pool] = []
+        self._passed_s = destination.engine.loop.time()
+        self.listens = False
+        """What is delivered is to be told."""
 
     def __bool__(self) -> bool:
         return bool(self._brakes)
@@ -99,10 +113,8 @@ class Brakes:
     def __iter__(self) -> Iterator[Brake]:
         return iter(self._brakes.values())
 
-    @property
-    def listens(self) -> bool:
-        """Whether what is delivered is to be told."""
-        return any(brake.restraint.listens for brake in self._brakes.values())
+    def _listen(self) -> None:
+        self.listens = any(brake.restraint.listens for brake in self._brakes.values())
 
     def follow(self, identity: Identity, firing: Firing | None) -> None:
         """A firing began, became another, or (None) is over."""
@@ -131,6 +143,9 @@ class Brakes:
         restraints = self._engine.restraints
         restraint = Restraint(firing, restraints.firings, destination.policy, source, destination.share, now_s, wall_s)
         brake = self._brakes[identity] = Brake(self._engine, restraint)
+        if self._engine.follows_s:
+            restraint.meter.restore({}, self._engine.follows_s)
+        self._listen()
         if restraint.is_of_pools:
             self._of_pools.setdefault(firing.key, {})[identity] = brake
             self._set(brake)
@@ -140,6 +155,7 @@ class Brakes:
 
     def _end(self, identity: Identity, brake: Brake) -> None:
         del self._brakes[identity]
+        self._listen()
         table = self._of_pools if brake.restraint.is_of_pools else self._of_jobs
         known = table[brake.firing.key]
         del known[identity]
@@ -185,6 +201,38 @@ class Brakes:
             for brake in list(brakes.values()):
                 brake.throttle.release()
 
+    def pass_on(self, now_s: float) -> None:
+        """Where a firing leaves fewer connections than there are owners, those without one give of their mail to the
+        others, a little at a time: else it would wait for the end of the firing."""
+        share = self._destination.share
+        if share.of == 1 or now_s - self._passed_s < PASSED_S:
+            return
+        self._passed_s = now_s
+        domains, owners = self._engine.domains, self._engine.placement.owners(self._destination.placed)
+        for brake in self._brakes.values():
+            places = brake.limit.meter.limits.connections
+            if brake.restraint.is_of_pools and 0 < places <= share.index:
+                for pool in self._pools_of(brake):
+                    first = set(islice(pool.lane, PASSED_ON))
+                    domains.move_all(pool.take_jobs(first.__contains__), owners[:places])
+
+    def close(self) -> None:
+        """The destination is used no more here: what is parked goes its way anew, and may be parked elsewhere."""
+        for brake in self._brakes.values():
+            self._engine.parking.free(brake.throttle.lot)
+            brake.limit.close()
+
+    # another worker goes on
+
+    def state(self, now_s: float) -> LimitState:
+        """What was used of the limits that firings set."""
+        return {_handed(identity): brake.limit.meter.state(now_s) for identity, brake in self._brakes.items()}
+
+    def restore(self, states: LimitState, now_s: float) -> None:
+        """What another worker used of them; of those that it did not know of the burst counts as used up."""
+        for identity, brake in self._brakes.items():
+            brake.limit.meter.restore(states.get(_handed(identity), {}), now_s)
+
     def reload(self) -> None:
         """Another policy, or another share of it; the sites are told afterwards."""
         now_s, wall_s, destination = self._engine.loop.time(), self._engine.clock.wall_s(), self._destination
@@ -221,19 +269,20 @@ class Brakes:
         """What holds for a pool; None: nothing."""
         if not self._of_pools:
             return None
-        found = [brake for key in self._keys_of(pool) for brake in self._of_pools.get(key, {}).values()]
+        found = [brake for key in keys_of(pool) for brake in self._of_pools.get(key, {}).values()]
         return Braked(self._engine, found) if found else None
 
-    def _keys_of(self, pool: Pool) -> dict[str, None]:
-        source, site, provider = pool.source, pool.site.name, self._destination.provider
-        addresses = {source.ipv4, source.ipv6, pool.address} - {""} or {""}
-        subjects = [Subject(source.name, address, site, provider) for address in addresses]
-        return {key: None for subject in subjects for key in keys_of_pool(subject)}
+    def of_message(self, pool: Pool, subject: Subject) -> list[Brake]:
+        """What holds for a single message, beside what holds for its pool."""
+        keys = keys_of_job(subject)
+        if pool.lane.signs and not subject.dkim_domain:
+            keys = [key for key in keys if not key.startswith("path ")]
+        return self._brakes_of(keys)
 
     def _pools_of(self, brake: Brake) -> list[Pool]:
         key = brake.firing.key
         pools = (pool for site in self._destination.sites.values() for pool in site.pools.values())
-        return [pool for pool in pools if key in self._keys_of(pool)]
+        return [pool for pool in pools if key in keys_of(pool)]
 
     def _set(self, brake: Brake) -> None:
         """The pools that it is for take notice: those that do something at once, the others in slices."""
@@ -265,3 +314,16 @@ class Brakes:
     def _pump(self, brake: Brake) -> None:
         """Pools that it is for may perhaps go on."""
         self._engine.restraints.pump({pool.site: None for pool in self._pools_of(brake)})
+
+
+def keys_of(pool: Pool) -> dict[str, None]:
+    """Every scope key that all mail of a pool has."""
+    source, site, provider = pool.source, pool.site.name, pool.site.destination.provider
+    addresses = {source.ipv4, source.ipv6, pool.address} - {""} or {""}
+    subjects = [Subject(source.name, address, site, provider) for address in addresses]
+    return {key: None for subject in subjects for key in keys_of_pool(subject)}
+
+
+def _handed(identity: Identity) -> str:
+    """The name of a firing's meter, as every worker makes it."""
+    return "\0".join((HANDED, *identity))

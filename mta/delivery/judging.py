@@ -6,6 +6,7 @@ off for other mail is handed on to `restraints.py`.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mta.delivery.job import Job
@@ -15,6 +16,8 @@ from mta.reporting.events import Way
 from mta_policies.answers import Answer, Subject
 from mta_policies.bounces import classify
 from mta_policies.engine import Judge, Verdict
+from mta_policies.firing import Change
+from mta_policies.limits import Share
 from mta_policies.policy import Policy
 
 if TYPE_CHECKING:
@@ -49,16 +52,17 @@ class Judging:
         self._engine = destination.engine
         self._destination = destination
         restraints = self._engine.restraints
-        self._judge = Judge(destination.policy, restraints.firings, restraints.new_id)
+        self._judge = Judge(destination.policy, restraints.firings, restraints.new_id, destination.share)
 
     @property
     def listens(self) -> bool:
         """Whether what is delivered is to be told, too."""
         return self._judge.listens
 
-    def change(self, policy: Policy) -> None:
-        """Other rules from now on; what was counted for those that stay stays counted."""
-        self._judge.change(policy)
+    def change(self, policy: Policy, share: Share) -> None:
+        """Other rules from now on, or another share of the destination; what was counted for rules that stay stays
+        counted."""
+        self._judge.change(policy, share)
 
     def forget(self, rule: str, key: str) -> None:
         """What a rule counted for a scope key begins anew."""
@@ -101,15 +105,18 @@ class Judging:
         replies = [[part] for part in parts] if outcome.stage == "rcpt" else [parts]
         alike: dict[Verdict, list[int]] = {}
         for about in replies:
-            verdict = self._judge.judge(answer, self.subject(pool, job, about[0], way, envelope), self._now_s())
-            self._follow(pool, job, verdict)
+            subject = self.subject(pool, job, about[0], way, envelope)
+            verdict = self._judge.judge(answer, subject, self._now_s(), pool.pace)
+            self._follow(pool, job, verdict, answer)
             alike.setdefault(verdict._replace(changes=()), []).extend(about)
         for verdict, about in alike.items():
             yield Judged(_as_said(outcome, verdict), about, verdict)
 
-    def _follow(self, pool: "Pool", job: Job | None, verdict: Verdict) -> None:
+    def _follow(self, pool: "Pool", job: Job | None, verdict: Verdict, answer: Answer) -> None:
         """What a verdict sets off for other mail."""
         destination, restraints = self._destination, self._engine.restraints
+        if pool.warming is not None:
+            pool.warming.judged(verdict, answer)
         if verdict.rule and destination.brakes is not None:
             restraints.made(list(destination.brakes.refused(pool, job, verdict.rule)))
         if verdict.changes:
@@ -118,16 +125,29 @@ class Judging:
 
     def heard(self, pool: "Pool", channel: "Channel", job: Job, outcomes: Sequence[Outcome]) -> None:
         """A transaction ended; to be called where the destination listens. What was taken is told here, once."""
-        taken = [part for part, outcome in zip(job.parts, outcomes, strict=True) if type(outcome) is Delivered]
-        if not taken:
+        if pool.warming is not None:
+            pool.warming.ended(channel, outcomes)
+        if len(outcomes) == 1:
+            taken = job.parts[0] if type(outcomes[0]) is Delivered else -1
+        else:
+            pairs = zip(job.parts, outcomes, strict=True)
+            taken = next((part for part, outcome in pairs if type(outcome) is Delivered), -1)
+        if taken < 0:
             return
-        destination, restraints = self._destination, self._engine.restraints
-        if self._judge.listens:
-            subject = self.subject(pool, job, taken[0], channel.way, job.envelope)
-            restraints.made(self._judge.delivered(subject, self._now_s()))
-        if destination.brakes is not None:
-            restraints.made(list(destination.brakes.delivered(pool, job, channel.begun_s)))
-        destination.listen()
+        destination, judge = self._destination, self._judge
+        changes: list[Change] = []
+        if judge.listens:
+            if judge.hears_messages:
+                subject = self.subject(pool, job, taken, channel.way, job.envelope)
+            else:
+                subject = _of_way(pool.source.name, channel.way.source_address, pool.site.name, destination.provider)
+            changes += judge.delivered(subject, self._now_s())
+        if destination.brakes is not None and destination.brakes.listens:
+            changes += destination.brakes.delivered(pool, job, channel.begun_s)
+        if changes:
+            self._engine.restraints.made(changes)
+        if changes or not judge.listens:
+            destination.listen()
 
     def subject(self, pool: "Pool", job: Job, part: int, way: Way, envelope: Envelope | None) -> Subject:
         """About whose mail something was said."""
@@ -160,12 +180,18 @@ class Judging:
         subject = Subject(
             source.name, pool.address or source.ipv4 or source.ipv6, pool.site.name, self._destination.provider
         )
-        verdict = self._judge.judge(answer, subject, self._now_s())
-        self._follow(pool, None, verdict)
+        verdict = self._judge.judge(answer, subject, self._now_s(), pool.pace)
+        self._follow(pool, None, verdict, answer)
         return verdict
 
     def _now_s(self) -> float:
         return self._engine.clock.wall_s()
+
+
+@lru_cache(maxsize=4096)
+def _of_way(source: str, address: str, site: str, provider: str) -> Subject:
+    """All mail that goes the same way."""
+    return Subject(source, address, site, provider)
 
 
 def unjudged(answer: Answer) -> Verdict:

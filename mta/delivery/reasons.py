@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mta.delivery.brakes import Brake
-from mta.delivery.gate import Gate
+from mta.delivery.calendars import Calendar, shut_words
+from mta.delivery.gate import Gate, SharedLimit
 from mta.delivery.job import LOADING, SIGNING, Job
 from mta.delivery.parking import Keeper
 from mta.delivery.pool import Pool
+from mta.delivery.reserving import LIMIT
+from mta.delivery.shortage import Shortage
 from mta.delivery.standing import Stand, Standings
 from mta.model.envelope import Envelope
 from mta.reporting.questions import Reason, ReasonKind, Suspension
@@ -42,7 +45,8 @@ class Reasons:
         """One sentence."""
         if stand.state == "scheduled":  # most of a long queue: nothing need be looked up for the words alone
             return NEXT_ATTEMPT if stand.note else DELAYED
-        return self._told(envelope, stand)[0]
+        words, reason = self._told(envelope, stand)
+        return f"{words}, {reason.origin}" if reason.limit.startswith(LIMIT) else words
 
     def exact(self, seq: int, envelope: Envelope, stand: Stand) -> Told:
         """The sentence and all that is known of a recipient of this item, how many go before it too."""
@@ -50,13 +54,16 @@ class Reasons:
         job, pool = stand.job, stand.pool
         if stand.state != "ready" or pool is None:
             return words, reason
+        behind = _behind_numbers(pool, job) if job is not None else 0
         if job is None:
             before = pool.before(envelope.priority, seq)
             reason.before = pool.waiting if before is None else before
+        elif behind:
+            reason.before = behind
         elif len(pool.lane) <= COUNTED_BEFORE_MAX:
             reason.before = jobs_before(pool.lane, job)
         if reason.before:
-            words += f"; {'about ' if job is None else ''}{reason.before:,} before it"
+            words += f"; {'about ' if job is None or behind else ''}{reason.before:,} before it"
         if reason.per_s:
             reason.next_s = max(reason.next_s, self._engine.clock.wall_s()) + reason.before / reason.per_s
         return words, reason
@@ -65,7 +72,7 @@ class Reasons:
         """Where the time after which it is given up is written."""
         if envelope.expire_s:
             return "X-MTA-Expire of the message"
-        return self._origin(stand.policy, ("retry", "expire"), stand.source)
+        return self._origin(stand.policy, ("retry", "expire"), stand.source, envelope.tenant)
 
     def _told(self, envelope: Envelope, stand: Stand) -> Told:
         engine = self._engine
@@ -75,11 +82,13 @@ class Reasons:
             case "held":
                 return "an admin, who holds it", Reason("held")
             case "scheduled":
-                return self._scheduled(stand)
+                return self._scheduled(envelope, stand)
             case "suspended":
-                return self._kept(stand.keeper)
+                return self.kept(stand.keeper)
             case "sending":
                 return "", Reason("sending")
+        if isinstance(stand.keeper, Shortage):
+            return stand.keeper.told()
         if stand.is_leaving:
             return "its way to the worker that owns its mail hosts", Reason("moving")
         job = stand.job
@@ -99,23 +108,23 @@ class Reasons:
             return "its content, which is being read back from the disk", Reason("content")
         return "its turn", reason
 
-    def _scheduled(self, stand: Stand) -> Told:
+    def _scheduled(self, envelope: Envelope, stand: Stand) -> Told:
         if not stand.note:
             return DELAYED, Reason("delayed", next_s=stand.due_s)
         fate = stand.fate
-        schedule = self._standings.retry(stand).schedule
+        schedule = self._standings.retry(stand, envelope.tenant).schedule
         step = max(0, min(fate.attempt if fate is not None else 1, len(schedule)) - 1)
         value = render_duration(schedule[step]) if schedule else ""
-        origin = self._origin(stand.policy, ("retry", "schedule"), stand.source)
+        origin = self._origin(stand.policy, ("retry", "schedule"), stand.source, envelope.tenant)
         return NEXT_ATTEMPT, Reason("schedule", "retry.schedule", value, origin, next_s=stand.due_s)
 
     def _wall_s(self, monotonic_s: float) -> float:
         """A moment of the loop's as Unix seconds; 0.0 stays 0.0."""
         return monotonic_s - self._engine.loop.time() + self._engine.clock.wall_s() if monotonic_s else 0.0
 
-    def _origin(self, policy: str, path: tuple[str, str], source: str) -> str:
+    def _origin(self, policy: str, path: tuple[str, str], source: str, tenant: str = "") -> str:
         policies = self._engine.placement.policies
-        return policies.origin(policy, path, source) if policy in policies.policies else ""
+        return policies.origin(policy, path, source, tenant) if policy in policies.policies else ""
 
     # what a whole pool waits for
 
@@ -125,29 +134,34 @@ class Reasons:
         if self._engine.suspensions.active:
             suspension = self._engine.suspensions.suspension_of(pool)
             if suspension is not None:
-                return self._kept(suspension)
+                return self.kept(suspension)
         if pool.braked is not None and (firing := pool.braked.longest()) is not None:
-            return self._kept(firing, pool.braked.wait_s())
+            return self.kept(firing, pool.braked.wait_s())
         if site.holds:
             return "other workers, which still have connections to its mail hosts", Reason("claim")
+        for table, calendar in pool.allowance.calendars():
+            if calendar.is_shut or (pool.waiting and calendar.wait_s() > 0):
+                return self._shut(pool, table, calendar)
+        if pool.warming is not None and (told := pool.warming.told()) is not None:
+            return told
         if site.backoff.failures or pool.backoff.failures:
             return self._down(pool, now_s)
         meter = pool.meter
         if meter.has_rate and (wait_s := meter.transaction_wait_s(now_s)) > 0:
             return f"the rate of {_rates(pool.limits)}", self._rate(pool, "limits", pool.limits, meter, wait_s)
-        if (brake := _brake_of(pool, pool.allowance.turns)) is not None:
-            return self._kept(brake.firing, brake.limit.meter.transaction_wait_s(now_s))
+        if (brake := _brake_of(pool, pool.allowance.turns, now_s)) is not None:
+            return self.kept(brake.firing, brake.limit.meter.transaction_wait_s(now_s))
         for table, shared in self._gates(pool, pool.allowance.turns):
             reason = self._rate(pool, table, shared.limits, shared, shared.transaction_wait_s(now_s))
             return f"a rate that mail to all sites of {site.destination.policy.name} shares", reason
-        if pool.idle or (pool.channels and not pool.opening and len(pool.channels) < meter.connections_max):
+        if pool.idle or (pool.channels and not pool.opener.count and len(pool.channels) < meter.connections_max):
             return "", Reason("turn")
         if len(pool.channels) >= meter.connections_max:
             most = int(meter.connections_max)
             words = f"the limit of {most:,} connection{'' if most == 1 else 's'}"
             return words, self._limit(pool, "connections", "limits", "connections", str(pool.limits.connections))
-        if (brake := _brake_of(pool, pool.allowance.gates)) is not None:
-            return self._kept(brake.firing, brake.limit.meter.connection_wait_s(now_s))
+        if (brake := _brake_of(pool, pool.allowance.gates, now_s)) is not None:
+            return self.kept(brake.firing, brake.limit.meter.connection_wait_s(now_s))
         for table, shared in self._gates(pool, pool.allowance.gates):
             words = f"a limit of connections that mail to all sites of {site.destination.policy.name} shares"
             if shared.connection_wait_s(now_s) == math.inf:
@@ -155,7 +169,7 @@ class Reasons:
                 return words, self._limit(pool, "connections", table, "connections", value)
             value = _rates(shared.limits, "connection_rate")
             return words, self._limit(pool, "connection_rate", table, "connection_rate", value)
-        if pool.opening:
+        if pool.opener.count:
             return "a connection, which is being opened", Reason("connecting")
         if (wait_s := meter.connection_wait_s(now_s)) > 0:
             value = _rates(pool.limits, "connection_rate")
@@ -167,7 +181,7 @@ class Reasons:
     def _down(self, pool: Pool, now_s: float) -> Told:
         site = pool.site
         wait_s = max(site.backoff.wait_s(now_s), pool.backoff.wait_s(now_s))
-        stage, reply, _ = pool.failure
+        stage, reply, _ = pool.opener.failure
         is_trying = wait_s in (0.0, math.inf)
         reason = Reason("down", next_s=0.0 if is_trying else self._engine.clock.wall_s() + wait_s)
         open_now = sum(not channel.is_opening for channel in pool.channels)
@@ -177,20 +191,29 @@ class Reasons:
         next_try = "being tried now" if is_trying else f"next try in {wait_s:.0f} s"
         return f"{site.name}, which does not take mail ({stage}: {reply}); {next_try}", reason
 
+    def _shut(self, pool: Pool, table: str, calendar: Calendar) -> Told:
+        """Hours that are over, or a quota that is used up."""
+        kind, words, value, next_s = shut_words(calendar)
+        reason = self._limit(pool, kind, table, kind, value)
+        reason.next_s, reason.owners = next_s, 1
+        return words, reason
+
     def _gates(self, pool: Pool, gates: Iterable[Gate]) -> Iterable[tuple[str, Meter]]:
-        """The shared limits among these that the pool waits at: their table, and what they count."""
+        """The shared limits among these that the pool waits at, or would: their table, and what they count."""
         destination = pool.site.destination
         shared = {"source_limits": destination.source_limit(pool.source), "provider_limits": destination.provider_limit}
+        now_s = self._engine.loop.time()
         for gate in gates:
-            if gate in pool.waits:
-                for table, limit in shared.items():
-                    if gate in (limit.turns, limit.connections):
-                        yield table, limit.meter
+            for table, limit in shared.items():
+                if gate in (limit.turns, limit.connections) and _stops(pool, gate, limit, now_s):
+                    yield table, limit.meter
 
-    def _kept(self, keeper: Keeper | None, wait_s: float = math.inf) -> Told:
+    def kept(self, keeper: Keeper | None, wait_s: float = math.inf) -> Told:
         """Words about a suspension or a firing: its end is a time of its own (`next_s`)."""
         if keeper is None:
             return "the end of a suspension", Reason("suspended")
+        if isinstance(keeper, Shortage):
+            return keeper.told()
         if isinstance(keeper, Suspension):
             words = f"the end of suspension {keeper.id}" + (f" ({keeper.reason})" if keeper.reason else "")
             return words, Reason("suspended", next_s=keeper.until_s)
@@ -215,11 +238,30 @@ class Reasons:
         return reason
 
 
-def _brake_of(pool: Pool, gates: Iterable[Gate]) -> Brake | None:
-    """What a firing does, that the pool waits for at one of these gates."""
-    waits = [gate for gate in gates if gate in pool.waits]
-    brakes = pool.braked.brakes if waits and pool.braked is not None else ()
-    return next((brake for brake in brakes if brake.limit.turns in waits or brake.limit.connections in waits), None)
+def _brake_of(pool: Pool, gates: Iterable[Gate], now_s: float) -> Brake | None:
+    """What a firing does, that the pool waits for at one of these gates, or would."""
+    brakes = pool.braked.brakes if pool.braked is not None else ()
+    for gate in gates:
+        for brake in brakes:
+            if gate in (brake.limit.turns, brake.limit.connections) and _stops(pool, gate, brake.limit, now_s):
+                return brake
+    return None
+
+
+def _stops(pool: Pool, gate: Gate, limit: SharedLimit, now_s: float) -> bool:
+    """Whether the pool waits at a gate of this limit; where nothing waits in it, whether it would."""
+    if gate in pool.waits or pool.waiting:
+        return gate in pool.waits
+    meter = limit.meter
+    return (meter.transaction_wait_s(now_s) if gate is limit.turns else meter.connection_wait_s(now_s)) > 0
+
+
+def _behind_numbers(pool: Pool, job: Job) -> int:
+    """How many of its own share go before a job that came when others waited as numbers already; 0: none do."""
+    share = pool.lane.share_of(job.priority, job)
+    if share is None or share.later is None or share.spilled is None or job not in share.later:
+        return 0
+    return len(share.entries) + len(share.spilled) + list(share.later).index(job)
 
 
 def jobs_before(lane: Iterable[Job], job: Job) -> int:

@@ -93,9 +93,11 @@ class Restraints:
             self._hits.clear()
         if not self._by_provider and not self.firings.mutes():
             return
+        monotonic_s = self._engine.loop.time()
         for destination in list(self._braked):
             if destination.brakes is not None:
                 destination.brakes.release()
+                destination.brakes.pass_on(monotonic_s)
         now_s = self._engine.clock.wall_s()
         if self.firings.next_end_s() <= now_s:
             for change in self.firings.expire(now_s):  # the supervisor has it in its log
@@ -168,6 +170,13 @@ class Restraints:
         """A destination came into use: what is in force holds there, too."""
         for identity, firing in self._by_provider.get(destination.provider, {}).items():
             self._set(destination, identity, firing)
+
+    def of_gone(self, destination: "Destination") -> None:
+        """A destination is used no more."""
+        if destination.brakes is not None:
+            self._braked.pop(destination, None)
+            self._engine.parking.asks(self, self._kept if self._braked else None)
+            destination.brakes.close()
 
     def pump(self, sites: Iterable[Site]) -> None:
         """Something became possible there, perhaps; not before the loop turns."""

@@ -15,6 +15,7 @@ from mta.delivery.job import ENDING, SENDING, Job
 from mta.delivery.parking import Keeper
 from mta.delivery.pool import Pool
 from mta.delivery.registry import HELD_S, due_before, is_exported
+from mta.delivery.shortage import Shortage
 from mta.delivery.sites import Site
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope
@@ -62,7 +63,7 @@ class Stand(NamedTuple):
     note: bytes = b""
     """Of the last attempt, as it was read back."""
     keeper: Keeper | None = None
-    """Of what is suspended."""
+    """Of what is suspended, or ready but for a limit of single messages."""
     is_leaving: bool = False
     """It is on its way to another worker."""
     is_exported: bool = False
@@ -199,18 +200,18 @@ class Standings:
         elif is_leaving:
             state = "ready"
         elif keeper is not None:
-            state = "suspended"
+            state = "ready" if isinstance(keeper, Shortage) else "suspended"
         else:
             state = "scheduled" if due_s > wall_s else "ready"
         site, policy, site_name, source = self._place(domain, note, needs_source)
         pool: Pool | None = None
-        if state == "ready" and not is_leaving:
+        if state == "ready" and not is_leaving and keeper is None:
             pool = engine.spills.pool_of(seq, domain) if site is not None else None
             is_spilled = pool is not None or (site is None and engine.domains.is_spilled(seq, domain))
             if pool is not None:
                 source = pool.source.name
                 state, keeper = self._kept_back(pool, envelope, part)
-        if state != "suspended":
+        if state not in ("suspended", "ready"):
             keeper = None
         return Stand(
             part,
@@ -249,6 +250,8 @@ class Standings:
             keeper = suspensions.suspension_of(pool) or suspensions.of_part(pool, envelope, part)
         if keeper is None and pool.braked is not None:
             keeper = pool.braked.longest()
+        if keeper is None and (reserving := self._engine.reserving).active:
+            return "ready", reserving.shortage_of(pool.source.name, envelope.tenant, envelope.campaign, envelope.sender)
         return ("ready" if keeper is None else "suspended"), keeper
 
     def policy(self, domain: str) -> Policy:
@@ -257,19 +260,20 @@ class Standings:
         placed = placement.decided(domain)
         return placed.policy if placed is not None else placement.policies.default
 
-    def retry(self, stand: Stand) -> Retry:
-        """When what was deferred there is tried again, and given up."""
+    def retry(self, stand: Stand, tenant: str) -> Retry:
+        """When what was deferred there of this tenant's mail is tried again, and given up."""
         if stand.pool is not None:
-            return stand.pool.retry
+            return stand.pool.retry_for(tenant)
         policies = self._engine.placement.policies
         policy = policies.policies.get(stand.policy)
-        return (policy or policies.default).for_source(stand.source)[2]
+        return (policy or policies.default).retry_for(tenant, stand.source)
 
     def expires_s(self, envelope: Envelope, stand: Stand) -> float:
         """When it is given up: Unix seconds."""
         if stand.job is not None and stand.job.expires_s:
             return stand.job.expires_s
-        return expires_s(self.retry(stand), envelope.send_at_s or envelope.received_s, envelope.expire_s)
+        retry = self.retry(stand, envelope.tenant)
+        return expires_s(retry, envelope.send_at_s or envelope.received_s, envelope.expire_s)
 
 
 def _unplaced(part: int, due_s: float, job: Job | None, is_leaving: bool, wall_s: float) -> Stand:

@@ -95,8 +95,8 @@ class Adapting:
         return firing.state["rate"] if firing else self.law.ceiling
 
     def hurt(self, key: str, answer: "Answer", now_s: float, pace: float = 0.0) -> Change | None:
-        """The provider complained. `pace`: messages a second that this owner really sent lately; 0.0: not known.
-        -> None: that was the same trouble as the last complaint."""
+        """The provider complained. `pace`: messages a second that this owner really sent to the site lately, on
+        whatever paths; 0.0: not known. -> None: that was the same trouble as the last complaint."""
         firing = self._firing(key)
         allowed = firing.state["rate"] if firing else self.law.ceiling
         if firing is not None:
@@ -108,7 +108,7 @@ class Adapting:
             is_tried = window.has_delivered or window.count * self.share.of >= allowed * USED_SHARE * WINDOW_S
             if not is_tried or 0 <= now_s - firing.state["hurt_s"] < HOLD_S:
                 return None
-            pace = pace or window.pace_now(now_s)
+            pace = window.pace_now(now_s)  # of this path alone
         sent = min(allowed, max(pace * self.share.of, allowed * PACE_SHARE_MIN)) if pace else allowed
         rate = max(self.law.floor, min(allowed, sent * (1.0 - self.law.decrease)))
         self._windows[key] = _Window(now_s)

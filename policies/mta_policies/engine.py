@@ -15,9 +15,10 @@ from mta_policies.bounces import HARD, classify
 from mta_policies.firings import IN_FORCE, Change, Firing, Firings
 from mta_policies.limits import WHOLE, Share
 from mta_policies.policy import Policy
+from mta_policies.restraint import POOL_SCOPES
 from mta_policies.rulebook import Action, Rule, Trigger
 from mta_policies.rules import Rules
-from mta_policies.triggers import Triggers
+from mta_policies.triggers import Table, Triggers
 
 Disposition = Literal["", "bounce", "defer"]
 
@@ -46,6 +47,11 @@ class Verdict(NamedTuple):
         return [change.firing for change in self.changes if change.firing is not None]
 
 
+def unknown_pace() -> float:
+    """Nobody knows how fast was sent."""
+    return 0.0
+
+
 class Judge:
     """One destination's. Tell every reply once; of deliveries those where `listens` says so."""
 
@@ -66,9 +72,13 @@ class Judge:
         tables = [policy.rules, *(policy.for_tenant(tenant).rules for tenant in policy.tenants_with_rules)]
         self._triggers.keep(set().union(*(rules.triggers for rules in tables)))
         watches = [watch for rules in tables for watch in rules.watches]
+        self._watches: dict[Rules, list[tuple[str, Table, str]]] = {}
         self._hears_rows = any(watch.trigger.consecutive for watch in watches)
         self._hears_shares = any(watch.trigger.share for watch in watches)
         self._hears_all = False
+        self._hears_messages = bool(policy.tenants_with_rules) or any(
+            watch.scope not in POOL_SCOPES for watch in watches
+        )
         law = Law.of(policy.adapt, policy.limits) if policy.adapt.on else None
         if law is None:
             self._adapting = None
@@ -83,8 +93,16 @@ class Judge:
         """Whether `delivered` is to be told; it changes with what was judged."""
         return self._hears_all or (self._adapting is not None and self._adapting.listens)
 
-    def judge(self, answer: Answer, subject: Subject, now_s: float) -> Verdict:
-        """What an answer that is not "delivered" means, and what is done about it."""
+    @property
+    def hears_messages(self) -> bool:
+        """Whether `delivered` wants to know whose message it was; else source, site and provider will do."""
+        return self._hears_messages or (self._adapting is not None and self._adapting.listens)
+
+    def judge(
+        self, answer: Answer, subject: Subject, now_s: float, pace: Callable[[], float] = unknown_pace
+    ) -> Verdict:
+        """What an answer that is not "delivered" means, and what is done about it. `pace`: messages a second that were
+        really sent there lately, 0.0 where that is not known; it is asked only where a rate is adapted."""
         category = classify(answer).name
         rules = self.policy.for_tenant(subject.tenant).rules
         rule = None if rules.is_empty else rules.find(answer, category)
@@ -95,7 +113,7 @@ class Judge:
         verdict = self._verdict(rule, done, answer, category, now_s)
         on = self.policy.adapt.on
         if self._adapting is not None and (verdict.category in on or verdict.rule in on):
-            hurt = self._adapting.hurt(scope_key(PATH, subject), answer, now_s)
+            hurt = self._adapting.hurt(scope_key(PATH, subject), answer, now_s, pace())
             if hurt is not None:
                 return verdict._replace(changes=(*verdict.changes, hurt))
         return verdict
@@ -104,8 +122,11 @@ class Judge:
         """A message was taken: it ends rows and counts in shares."""
         if self._hears_all:
             self._tell_others(self.policy.for_tenant(subject.tenant).rules, "", subject, now_s)
-            self._listen()
-        eased = self._adapting.delivered(scope_key(PATH, subject), now_s) if self._adapting is not None else None
+            if self._hears_rows:
+                self._listen()
+        if self._adapting is None or not self._adapting.listens:
+            return ()
+        eased = self._adapting.delivered(scope_key(PATH, subject), now_s)
         return (eased,) if eased is not None else ()
 
     def forget(self, rule: str, key: str) -> None:
@@ -118,9 +139,17 @@ class Judge:
 
     def _tell_others(self, rules: Rules, matched: str, subject: Subject, now_s: float) -> None:
         """An answer about a message is one that all but the rule that matched count as another's."""
-        for rule, trigger, scope in rules.watches:
-            if rule != matched and (key := scope_key(scope, subject)):
-                self._triggers.hit(rule, trigger, key, now_s, False)
+        for rule, table, scope in self._watched(rules):
+            if rule != matched and (table.cells or table.trigger.share) and (key := scope_key(scope, subject)):
+                table.hit(key, now_s, False)
+
+    def _watched(self, rules: Rules) -> list[tuple[str, Table, str]]:
+        """The rules that hear all answers, with what they have counted."""
+        known = self._watches.get(rules)
+        if known is None:
+            known = [(rule, self._triggers.table(rule, trigger), scope) for rule, trigger, scope in rules.watches]
+            self._watches[rules] = known
+        return known
 
     def _done(self, rule: Rule, subject: Subject, now_s: float) -> list[tuple[Action, str]]:
         """The actions that are done now, each with its scope key. Actions that wait for one trigger on one key count

@@ -22,6 +22,7 @@ GROWTH = 1.0
 
 SILENCE_S_MAX = 3600.0  # where it grows: what ends meanwhile is noticed an hour late at most
 STEP_S = 60.0  # a provider that counts by the minute has seen a step before the next
+STEP_SHARE = 0.1  # of the silence: who forgives sooner than the published ten minutes counts in shorter times
 STEP_MESSAGES = 10  # delivered in a step: a connection that carries only its first message has not shown much
 CONNECTIONS = 10  # where the policy sets no limit of connections: all is well behind so many steps
 
@@ -42,12 +43,15 @@ class Probing:
         "is_well",
         "refusals",
         "silence_s",
+        "step_s",
     )
 
     def __init__(self, goal: int, now_s: float, silence_s: float = 0.0, growth: float = 0.0) -> None:
         """Begins with a silence. `goal`: the connections that all is well with; 0: no limit is set."""
         self.goal = goal or CONNECTIONS
         self.silence_s = silence_s or SILENCE_S
+        self.step_s = min(STEP_S, self.silence_s * STEP_SHARE)
+        """A step lasts so long at least."""
         self.growth = growth or GROWTH
         self.refusals = 1
         """In a row, with no step done between."""
@@ -108,7 +112,7 @@ class Probing:
         if begun_s < self._since_s:
             return ""
         self._delivered += 1
-        if self._delivered < STEP_MESSAGES or now_s - self._since_s < STEP_S:
+        if self._delivered < STEP_MESSAGES or now_s - self._since_s < self.step_s:
             return ""
         self.refusals = 0
         if self._connections >= self.goal:

@@ -24,7 +24,7 @@ class Triggers:
     """The counts of one destination's rules."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, Trigger], _Table] = {}
+        self._tables: dict[tuple[str, Trigger], Table] = {}
 
     def hit(self, rule: str, trigger: Trigger, key: str, now_s: float, matched: bool) -> bool:
         """An answer came for this scope key; `matched`: this rule's. -> whether it acts.
@@ -33,12 +33,16 @@ class Triggers:
         """
         if trigger.is_every_match:
             return matched
+        if not matched and not trigger.share and (rule, trigger) not in self._tables:
+            return False
+        return self.table(rule, trigger).hit(key, now_s, matched)
+
+    def table(self, rule: str, trigger: Trigger) -> "Table":
+        """What is counted for one trigger, for whoever asks it often; it holds until `keep` forgets it."""
         table = self._tables.get((rule, trigger))
         if table is None:
-            if not matched and not trigger.share:
-                return False
-            table = self._tables[rule, trigger] = _Table(trigger)
-        return table.hit(key, now_s, matched)
+            table = self._tables[rule, trigger] = Table(trigger)
+        return table
 
     def forget(self, rule: str, key: str) -> None:
         """Begin anew for this rule and scope key: somebody cancelled what it did."""
@@ -56,7 +60,7 @@ class Triggers:
         return sum(table.cells for table in self._tables.values())
 
 
-class _Table:
+class Table:
     """The counters of one trigger, the one that was heard of most lately last."""
 
     def __init__(self, trigger: Trigger) -> None:

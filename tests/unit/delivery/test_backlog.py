@@ -45,6 +45,9 @@ class FakeSuspensions:
         self.engine.dispatcher.ended(job)
         return True
 
+    def signature(self, seq: int) -> None:
+        """Nothing was signed before it was parked."""
+
     def _new_turn(self) -> None:
         self._in_turn = 0
 
@@ -180,7 +183,7 @@ async def test_signing_begins_with_the_connection(loop: SwiftLoop, tmp_path: Pat
 
         [site] = rig.dispatcher.domains.sites.values()
         [pool] = site.pools.values()
-        assert pool.opening == 1
+        assert pool.opener.count == 1
         assert signer.asked == 1
         assert not pool.is_unused
         assert site.waiting_domains() == {"a.test"}

@@ -1,5 +1,6 @@
 """What rules make of answers, over real loopback sockets: categories, dispositions, and what is told of them."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,26 @@ async def test_a_message_that_is_too_large_for_the_policy(loop: SwiftLoop, tmp_p
         "big@a.test": "bounced",
         "small@a.test": "delivered",
     }
+
+
+@swiftly
+async def test_a_complaint_halves_what_was_really_sent(loop: SwiftLoop, tmp_path: Path):
+    """Two a second under a limit of ten: one a second is what is left, not five."""
+    adapts = PLAIN.replace("[retry]", 'rate = "10/s"\n[retry]') + '[adapt]\non = ["later"]\n'
+    adapts += '[[rule]]\nname = "later"\nwhen = { text = "come back" }\n'
+    async with Sink([Profile(name="a", deferred_reply="451 4.7.1 come back")]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=adapts)
+        for number in range(90):
+            rig.send(f"r{number}@a.test")
+            await asyncio.sleep(0.5)
+        sink.profiles["a"].profile.deferred_percent = 100
+        rig.send("last@a.test")
+        await rig.until(lambda: bool(rig.events("rule")))
+        await rig.act("cancel")
+        await rig.stop()
+
+    [told] = rig.events("rule")
+    assert (told["rule"], told["scope"]) == ("adapt", "path")
+    assert told["reason"].partition(" to ")[0] == "10/s"
+    rate = told["reason"].partition(" to ")[2].partition(":")[0]
+    assert 55 <= int(rate.removesuffix("/min")) <= 65

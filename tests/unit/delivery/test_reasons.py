@@ -141,6 +141,25 @@ async def test_mail_without_a_job_is_told_of_alike(loop: SwiftLoop, tmp_path: Pa
     assert held.touched == released.touched == 200
 
 
+@swiftly
+async def test_fresh_mail_is_behind_numbers_too(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What has a job still, because it has just come, is told how many wait before it as numbers."""
+    monkeypatch.setattr("mta.delivery.spills.JOBS_KEPT", 10)
+    async with Sink([Profile(name="a", down=True)]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        for name in names(200, "a.test"):
+            rig.send(name)
+        await rig.until(lambda: rig.dispatcher.spills.count > 100)
+        fresh = rig.send("fresh@a.test")
+        await asyncio.sleep(0.1)
+        assert rig.dispatcher.registry.jobs(rig.seqs[fresh])
+        row, reason = await why(rig, fresh)
+        await rig.act("cancel")
+        await rig.stop()
+    assert 190 <= reason.before <= 200
+    assert row.waits_for.endswith(f"; about {reason.before} before it")
+
+
 SPILLED = {
     "rate": f'[limits]\nconnections = 3\nrate = "6/min"\n{RETRY}',
     "connections": f"[limits]\nconnections = 1\n{RETRY}",

@@ -86,8 +86,8 @@ def test_a_lower_rate_that_was_tried_is_lowered_again(is_delivered: bool):
     adapting.hurt(KEY, COMPLAINT, START_S)
 
     if is_delivered:
-        adapting.delivered(KEY, START_S + HOLD_S)
-        adapting.hurt(KEY, COMPLAINT, START_S + HOLD_S + 1, pace=5.0)
+        _send(adapting, START_S, 1, 300)
+        adapting.hurt(KEY, COMPLAINT, START_S + HOLD_S + 1)
     else:
         for i in range(250):
             adapting.hurt(KEY, COMPLAINT, START_S + HOLD_S + i / 5)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.control_law import sweep
+from bench.control_law.__main__ import GUIDE, GUIDE_TABLE
 from mta_policies.answers import Subject
 from mta_policies.provider_model import SILENCE_S, Google, Throttle
 
@@ -13,9 +14,9 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "decisions" / "0010-the-c
 WAY = Subject(source="out-1")
 
 
-def _rows(name: str) -> list[list[str]]:
+def _rows(name: str, page: str = PAGE) -> list[list[str]]:
     """A table of the page."""
-    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- end -->", PAGE, re.DOTALL)
+    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- end -->", page, re.DOTALL)
     assert found is not None, name
     lines = found[1].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
@@ -30,6 +31,23 @@ def test_the_tables_of_recovery_are_what_comes_out(severity: str):
 
     assert page[0] == made[0]
     assert all(row in page for row in made)
+
+
+def test_the_guides_table_is_what_comes_out():
+    """Three rows of it, every cell; the others say in messages what decision 0010 says in per cent."""
+    guide = _rows(GUIDE_TABLE, GUIDE.read_text("utf-8"))
+    per_cent = {row[0]: dict(zip(sweep.RECOVERIES, row[1:], strict=True)) for row in _rows("recovery, strict")[1:]}
+
+    made = sweep.guide_table((600, 3600, 86400))
+
+    assert guide[0] == made[0]
+    assert len(guide) == 1 + len(sweep.GUIDE_PENALTIES_S)
+    assert all(row in guide for row in made)
+    for penalty, possible, *cells in guide[1:]:
+        for name, cell in zip(sweep.GUIDE_RECOVERIES, cells, strict=True):
+            delivered, deferrals = cell.split(" / ")
+            share = 100 * int(delivered.replace(",", "")) / int(possible.replace(",", ""))
+            assert per_cent[penalty][name] == f"{share:.1f} / {deferrals}"
 
 
 def test_the_tables_of_rates_are_what_comes_out():

@@ -304,6 +304,19 @@ def test_an_answer_that_hurts_lowers_the_rate(on: str) -> None:
     assert (before, judge.listens) == (False, True)
 
 
+@pytest.mark.parametrize(("pace", "allowed"), [(0.0, 5.0), (4.0, 2.0), (0.1, 0.5), (50.0, 5.0)])
+def test_what_was_really_sent_is_lowered(pace: float, allowed: float) -> None:
+    """Where it is known, down to a tenth of what was allowed; nobody is asked where nothing is adapted."""
+    judge, asked = _judge(adapt=Adapt(on=("policy-related",))), []
+
+    verdict = judge.judge(BUSY, SUBJECT, NOW_S, lambda: asked.append(1) or pace)
+    judge.judge(UNKNOWN, SUBJECT, NOW_S, lambda: asked.append(2) or pace)
+
+    (firing,) = verdict.firings
+    assert firing.effect.rate[0].per_second == pytest.approx(allowed)
+    assert asked == [1]
+
+
 def test_other_answers_do_not_hurt() -> None:
     """Neither does anything where nothing is adapted."""
     adapting, plain = _judge(adapt=Adapt(on=("spam-related",))), _judge()

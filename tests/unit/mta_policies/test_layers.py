@@ -411,3 +411,27 @@ def test_files_that_cannot_be_read_are_problems(folders: Folders) -> None:
         "local/folder.toml: cannot be read: Is a directory",
         "local/latin.toml: not UTF-8 text",
     ]
+
+
+def test_what_did_not_change_is_the_same_policy(folders: Folders) -> None:
+    """A reload makes anew what is made of another text now: one policy, or, where `default` changed, all."""
+    folders.ship("yahoo", 'match = { mx = ["*.yahoo.example"] }\n')
+    first = folders.load().policies
+    folders.put("google", "[limits]\nconnections = 3\n")
+    second = folders.load().policies
+    folders.put("default", "[limits]\nmessages_per_connection = 7\n")
+    third = folders.load().policies
+
+    assert second["yahoo"] is first["yahoo"]
+    assert second["default"] is first["default"]
+    assert (first["google"].limits.connections, second["google"].limits.connections) == (5, 3)
+    assert [third[name].limits.messages_per_connection for name in ("default", "google", "yahoo")] == [7, 7, 7]
+
+
+def test_what_there_was_to_say_is_said_again(folders: Folders) -> None:
+    """Files that did not change are as wrong as before."""
+    folders.put("default", '[[rule]]\nname = "slow"\nwhen = { code = "9xx" }\n')
+    folders.put("google", "[limits]\nquick = 1\n")
+
+    assert folders.problems() == folders.problems()
+    assert len(folders.problems()) == 2

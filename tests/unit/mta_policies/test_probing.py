@@ -109,6 +109,17 @@ def test_a_silence_may_grow():
     assert probing.wait_s(now_s + STEP_S) == SILENCE_S
 
 
+@pytest.mark.parametrize(("silence_s", "step_s"), [(10.0, 1.0), (SILENCE_S, STEP_S), (86400.0, STEP_S)])
+def test_a_step_is_a_tenth_of_a_short_silence(silence_s: float, step_s: float):
+    """And never longer than the minute of the published one."""
+    probing = Probing(5, START_S, silence_s=silence_s)
+    now_s = START_S + silence_s
+    probing.opened(now_s)
+
+    assert _carry(probing, now_s, now_s + 0.9 * step_s) == []
+    assert _carry(probing, now_s, now_s + step_s, 1) == ["2 connections"]
+
+
 def test_a_silence_of_ones_own_length():
     """`silence` of the action, even above the most that growing comes to; there is a goal without a limit."""
     probing = Probing(0, START_S, silence_s=7200.0, growth=3)

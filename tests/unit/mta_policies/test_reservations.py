@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_policies import leases
-from mta_policies.leases import LEASE_S, REPORT_S_MAX, CrossLimit, Lease, Ledger, limit_of
+from mta_policies.cross_limit import CrossLimit, limit_of
+from mta_policies.leases import LEASE_S, REPORT_S_MAX, Lease, Ledger
 from mta_policies.local_time import period
 from mta_policies.quota import State
 from mta_policies.reservations import Ask, Report, Reservations
@@ -41,6 +42,7 @@ class Machine:
         self.flying: dict[str, State] = {}
         self.disk: dict[str, State] = {}
         self.uses: list[tuple[str, float]] = []
+        self.owners = 1
 
     @property
     def wall_s(self) -> float:
@@ -70,7 +72,7 @@ class Machine:
                 self.ledger.ask(name, told.key, told.wanted, self.now_s, self.wall_s)
             else:
                 is_done = told.is_done
-                self.ledger.report(told.lease, told.key, told.spent, self.now_s, self.wall_s, is_done=is_done)
+                self.ledger.report(name, told.lease, told.key, told.spent, self.now_s, self.wall_s, is_done=is_done)
         self.serve()
 
     def serve(self) -> None:
@@ -103,7 +105,8 @@ class Machine:
 
     def kill_owner(self) -> None:
         """The owner dies, with all that is on its way to it."""
-        self.ledger = Ledger(self.limits, ZoneInfo, self.now_s)
+        self.owners += 1
+        self.ledger = Ledger(self.limits, ZoneInfo, self.now_s, first_id=self.owners * 1_000_000)
         self.ledger.load(self.disk)
         self.flying = {}
         for queue in self.to_owner.values():
@@ -278,7 +281,7 @@ def test_a_killed_worker_gives_back_what_is_known_to_be_unused(is_known: bool):
     ledger.ask("w1", KEY, 100, START_S, WALL_S)
     ledger.saved(ledger.to_save(WALL_S))
     [(_, lease)] = ledger.serve(START_S, WALL_S)
-    ledger.report(lease.id, KEY, 3, START_S, WALL_S, is_done=False)
+    ledger.report("w1", lease.id, KEY, 3, START_S, WALL_S, is_done=False)
 
     ledger.died("w1", START_S + 1, WALL_S + 1, {lease.id: 2} if is_known else None)
 
@@ -295,7 +298,7 @@ def test_a_lease_of_which_nothing_is_heard_is_used_up():
     late_s = START_S + LEASE_S + REPORT_S_MAX + 0.1
 
     served = ledger.serve(late_s, WALL_S)
-    ledger.report(lease.id, KEY, 0, late_s, WALL_S, is_done=True)
+    ledger.report("w1", lease.id, KEY, 0, late_s, WALL_S, is_done=True)
 
     assert served == ledger.serve(late_s, WALL_S) == []
     assert len(ledger.serve(late_s + 60, WALL_S)) == 1
@@ -310,9 +313,69 @@ def test_a_new_owner_waits_for_the_leases_of_the_old_one():
     ledger.saved(ledger.to_save(WALL_S))
 
     assert ledger.serve(START_S, WALL_S) == []
-    assert ledger.next_s(START_S, WALL_S) == START_S + LEASE_S
+    assert ledger.next_s(START_S) == START_S + LEASE_S
     [(_, lease)] = ledger.serve(START_S + LEASE_S, WALL_S)
     assert lease.count == 1
+
+
+def test_a_report_about_a_former_owners_lease_is_not_heard():
+    """The leases of a new owner have other numbers: nothing of them comes back by it."""
+    limit = CrossLimit("tenant", "*", (Rate(1, 60),))
+    old = Ledger([limit], ZoneInfo, START_S, is_fresh=True)
+    old.ask("w1", KEY, 1, START_S, WALL_S)
+    [(_, lease)] = old.serve(START_S, WALL_S)
+    new = Ledger([limit], ZoneInfo, START_S, is_fresh=True, first_id=1000)
+    new.ask("w2", KEY, 1, START_S, WALL_S)
+    new.serve(START_S, WALL_S)
+
+    new.report("w1", lease.id, KEY, 0, START_S, WALL_S, is_done=True)
+    new.ask("w1", KEY, 1, START_S, WALL_S)
+
+    assert new.serve(START_S, WALL_S) == []
+
+
+def test_whoever_waits_is_told_for_what():
+    """Once: for the next of a slow rate, for another day, for the hours; not where others have the tokens."""
+    hours = window("00:00-00:01 UTC")
+    for limit, why, wait_s in (
+        (CrossLimit("tenant", "*", (Rate(1, 60),)), "rate", 60.0),
+        (CrossLimit("tenant", "*", (), Quota(1, "hour")), "quota", 2400.0),
+        (CrossLimit("tenant", "*", (), None, (hours,)), "window", None),
+    ):
+        ledger = Ledger([limit], ZoneInfo, START_S, is_fresh=True)
+        ledger.ask("w1", KEY, 1, START_S, WALL_S)
+        ledger.saved(ledger.to_save(WALL_S))
+        for _, lease in ledger.serve(START_S, WALL_S):
+            assert ledger.shut() == []
+            ledger.ask("w2", KEY, 1, START_S, WALL_S)
+            assert ledger.serve(START_S + 0.1, WALL_S) == []
+            assert ledger.shut() == []
+            ledger.report("w1", lease.id, KEY, 1, START_S + 0.1, WALL_S, is_done=True)
+            assert ledger.serve(START_S + 0.1, WALL_S) == []
+
+        told = ledger.shut()
+        ledger.ask("w2", KEY, 1, START_S + 1, WALL_S + 1)
+        ledger.serve(START_S + 1, WALL_S + 1)
+
+        assert [shut.why for _, shut in told] == [why]
+        assert wait_s is None or told[0][1].until_s == pytest.approx(WALL_S + wait_s)
+        assert ledger.shut() == [] or why == "window"
+
+
+def test_many_who_wait_cost_no_more_than_those_it_is_time_for():
+    """Whose turn has not come is not looked at."""
+    ledger = Ledger([CrossLimit("campaign", "*", (Rate(1, 3600),))], ZoneInfo, START_S, is_fresh=True)
+    for i in range(500):
+        ledger.ask("w1", f"campaign shop/{i}", 2, START_S, WALL_S)
+    ledger.serve(START_S, WALL_S)
+    looked: list[str] = []
+    serve = ledger._serve
+    ledger._serve = lambda name, *more: (looked.append(name), serve(name, *more))[1]  # type: ignore[method-assign]
+
+    ledger.ask("w2", "campaign shop/7", 1, START_S + 0.1, WALL_S)
+    ledger.serve(START_S + 0.1, WALL_S)
+
+    assert looked == ["campaign shop/7"]
 
 
 def test_a_lease_ends_with_the_day_and_the_window():
@@ -348,7 +411,7 @@ def test_a_reload_keeps_what_was_used():
         ledger.ask("w1", KEY, 1, START_S, WALL_S)
         ledger.saved(ledger.to_save(WALL_S))
         [(_, lease)] = ledger.serve(START_S, WALL_S)
-        ledger.report(lease.id, KEY, 1, START_S, WALL_S, is_done=True)
+        ledger.report("w1", lease.id, KEY, 1, START_S, WALL_S, is_done=True)
 
     ledger.change([CrossLimit("tenant", "*", (), Quota(50, "day"))], START_S, WALL_S)
     ledger.ask("w1", KEY, 1, START_S, WALL_S)
@@ -359,6 +422,35 @@ def test_a_reload_keeps_what_was_used():
     assert len(ledger) == 0
 
 
+def test_a_reload_uses_up_bursts_of_new_limits_alone():
+    """What a limit that was there would lend it lends after a reload, too."""
+    slow, other = CrossLimit("tenant", "*", (Rate(1, 3600),)), CrossLimit("source", "*", (Rate(1, 3600),))
+    ledger = Ledger([slow], ZoneInfo, START_S, is_fresh=True)
+
+    ledger.change([other, slow], START_S, WALL_S)
+    for key in (KEY, "source out-1"):
+        ledger.ask("w1", key, 1, START_S, WALL_S)
+
+    assert [lease.key for _, lease in ledger.serve(START_S, WALL_S)] == [KEY]
+
+
+def test_a_period_that_the_clock_brings_back_is_not_fresh():
+    """Its account was forgotten meanwhile, for nothing was used of the hour that it was then."""
+    ledger = Ledger([CrossLimit("tenant", "*", (), Quota(1, "hour"))], ZoneInfo, START_S, is_fresh=True)
+    ledger.ask("w1", KEY, 1, START_S, WALL_S)
+    ledger.saved(ledger.to_save(WALL_S))
+    [(_, lease)] = ledger.serve(START_S, WALL_S)
+    ledger.report("w1", lease.id, KEY, 1, START_S, WALL_S, is_done=True)
+    ledger.serve(START_S + 100, WALL_S - 3600)
+    forgotten = len(ledger)
+
+    ledger.ask("w1", KEY, 1, START_S + 101, WALL_S + 101)
+    ledger.saved(ledger.to_save(WALL_S + 101))
+
+    assert forgotten == 0
+    assert ledger.serve(START_S + 101, WALL_S + 101) == []
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """Keys beyond the most share an account; keys that are idle are forgotten, used quotas are not."""
     monkeypatch.setattr(leases, "ACCOUNTS_MAX", 10)
@@ -367,13 +459,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch):
     ledger.ask("w1", KEY, 1, START_S, WALL_S)
     ledger.saved(ledger.to_save(WALL_S))
     [(_, kept)] = ledger.serve(START_S, WALL_S)
-    ledger.report(kept.id, KEY, 1, START_S, WALL_S, is_done=True)
+    ledger.report("w1", kept.id, KEY, 1, START_S, WALL_S, is_done=True)
 
     for i in range(100):
         ledger.ask("w1", f"campaign shop/{i}", 1, START_S, WALL_S)
     served = ledger.serve(START_S, WALL_S)
     for _, lease in served:
-        ledger.report(lease.id, lease.key, 1, START_S, WALL_S, is_done=True)
+        ledger.report("w1", lease.id, lease.key, 1, START_S, WALL_S, is_done=True)
     most = len(ledger)
     for i in range(100):
         ledger.ask("w1", f"campaign shop/{i}", 0, START_S, WALL_S)
