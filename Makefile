@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
+# Bytecode is kept, whatever the environment says: each server of a test would compile itself anew, process by process.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -45,14 +47,14 @@ demo: $(STAMP) ## Server, five providers of different temper, 20,000 signed mess
 # Status 5, "no tests collected", is a failure as any other, but where ARGS chose and one of the two had none of them.
 .PHONY: test
 test: $(STAMP) ## All tests; ARGS="-k word" for some of them
-	@$(BIN)/python -m pytest -q -n 2 $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
-	@$(BIN)/python -m pytest -q -n 4 $(wildcard tests/end_to_end tests/interop) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 4 --dist worksteal $(wildcard tests/end_to_end tests/interop) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
 
 .PHONY: simulate
 simulate: $(STAMP) ## Crashes and failures on a virtual clock, by seed: SEEDS=4000 for more, SEED=7 for one
-	@$(BIN)/python -m pytest -q -n 2 tests/simulation $(if $(SEED),--seed $(SEED) -n 0,--seeds $(SEEDS)) $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/simulation $(if $(SEED),--seed $(SEED) -n 0,--seeds $(SEEDS)) $(ARGS)
 
 .PHONY: crash
 crash: $(STAMP) ## The real server killed under load, by seed: ROUNDS=400 for more, SEED=17 for one
@@ -73,10 +75,11 @@ format: $(STAMP) ## Bring the code into the one format
 	$(BIN)/ruff check --fix $(CODE)
 
 .PHONY: docs
-docs: $(STAMP) ## Write again what is made from the code: the lists of RFCs, providers and policy keys
+docs: $(STAMP) ## Write again what is made from the code: the lists of RFCs, providers and policy keys, the guide's screens
 	$(BIN)/python docs/rfc_list.py
 	$(BIN)/python docs/provider_list.py
 	$(BIN)/python docs/policy_reference.py
+	$(BIN)/python docs/guide_screens.py
 
 .PHONY: run
 run: $(STAMP) ## Start the server in the foreground with mta.toml (or CONFIG=FILE)

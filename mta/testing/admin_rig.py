@@ -16,6 +16,7 @@ import msgspec
 
 from mta.admin.address import TcpAddress
 from mta.admin.face import AdminFace
+from mta.admin.reloading import Reload
 from mta.reporting.questions import Failed, Metrics, Question, RecipientRow, Rules, Suspend, WorkerCounts
 
 
@@ -116,7 +117,12 @@ class Client:
 
 @contextmanager
 def face_in_thread(
-    asker: FakeAsker, folder: Path, *, token: str = "", events_path: Path | None = None
+    asker: FakeAsker,
+    folder: Path,
+    *,
+    token: str = "",
+    events_path: Path | None = None,
+    reload: Reload | None = None,
 ) -> Iterator[str]:
     """A face for a caller that blocks, as commands do; -> its address, a Unix socket in `folder`."""
     address = f"unix:{folder / 'admin.sock'}"
@@ -133,6 +139,7 @@ def face_in_thread(
             kept_in=folder,
             version="1.2.3",
             hostname="mail.test",
+            reload=reload,
         )
         await face.start()
         started.set()

@@ -24,6 +24,7 @@ from mta.delivery.signatures import Signatures
 from mta.delivery.sources import Sources
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims, LimitState
+from mta.handoff.lending import Lending
 from mta.handoff.link import Mesh
 from mta.handoff.mover import Mover, PartState
 from mta.handoff.placement import Placement, Route
@@ -36,8 +37,10 @@ from mta.reporting.questions import Act, Acted, Suspend, Suspension, Verb
 from mta.resolve.errors import ResolveError, no_address
 from mta.resolve.resolver import Resolver
 from mta.resolve.sites import MailHosts, MxHost
+from mta.testing.fake_counters import FakeCounters
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.swift_loop import SwiftLoop
+from mta_policies.cross_limit import CrossLimit
 from mta_policies.layers import load
 from mta_queue.store import Origin, Store
 
@@ -84,8 +87,13 @@ class FakeResolver:
 class FakeMesh:
     """Only this worker; what it would tell the others is kept."""
 
-    def __init__(self, me: int) -> None:
+    def __init__(self, me: int, loop: SwiftLoop) -> None:
         self.me = me
+        self.loop = loop
+        self.links: dict[int, object] = {}
+        self.handlers: dict[type, object] = {}
+        self.on_up: list[object] = []
+        self.on_down: list[object] = []
         self.told: list[object] = []
 
     def broadcast(self, frame: object) -> None:
@@ -189,14 +197,18 @@ class DeliveryRig:
         pools: dict[str, dict[str, int]] | None = None,
         routes: Sequence[Route] = (),
         workers: int = 1,
+        me: int = 0,
         memory_bytes_max: int = 1 << 30,
         idle_timeout_s: float = 60.0,
         disk: MemoryDisk | None = None,
         signatures: Signatures | None = None,
         wants_dsn: Callable[[Envelope], bool] = lambda envelope: False,
+        tenants: Mapping[str, str] | None = None,
+        limits: Sequence[CrossLimit] = (),
         default: str = PLAIN,
         **policies: str,
     ) -> None:
+        """`tenants`: what their files say, by "TENANT/NAME"."""
         self.loop = loop
         self.directory = directory
         self.port = port
@@ -205,7 +217,7 @@ class DeliveryRig:
         self.recovered = self.store.open()
         self.store.start(loop)
         self.resolver = FakeResolver(loop)
-        self.mesh = FakeMesh(0)
+        self.mesh = FakeMesh(me, loop)
         self.mover = FakeMover()
         self.lines: list[dict[str, Any]] = []
         self.finals = 0
@@ -214,6 +226,7 @@ class DeliveryRig:
         self.sources = sources
         self.pools = pools or {}
         self.workers = workers
+        self.tenants = tenants or {}
         self.epoch = 1
         self.count = 0
         self.accepted: set[tuple[str, str]] = set()
@@ -239,6 +252,10 @@ class DeliveryRig:
             wants_dsn=wants_dsn,
             hostname="me.test",
         )
+        self.counters = FakeCounters(loop, loop.call_soon)
+        self.counters.serve(self.dispatcher.keeping)
+        lending = Lending(cast(Mesh, self.mesh), loop, workers=1, is_fresh=True)
+        self.dispatcher.reserving.start(lending, limits, written(limits))
         self.claims = FakeClaims(self.dispatcher)
         self.clerk = Clerk(self.dispatcher)
         self.clerk.is_open = True
@@ -257,7 +274,12 @@ class DeliveryRig:
         folder.mkdir()
         for name, text in {"default": default, **policies}.items():
             (folder / f"{name}.toml").write_text(text)
-        return Placement(load(None, shipped=folder), routes, self.workers, 0, self.epoch)
+        for name, text in self.tenants.items():
+            file = folder / "admin" / "tenants" / f"{name}.toml"
+            file.parent.mkdir(parents=True)
+            file.write_text(text)
+        local = folder / "admin" if self.tenants else None
+        return Placement(load(local, shipped=folder), routes, self.workers, self.mesh.me, self.epoch)
 
     def reload(self, default: str = PLAIN, routes: Sequence[Route] = (), workers: int = 0, **policies: str) -> None:
         """What SIGHUP does, with these files."""
@@ -409,6 +431,11 @@ class DeliveryRig:
         self.sweeper.stop()
         await self.until(lambda: self.dispatcher.connections == 0, 60.0)
         await self.store.close()
+
+
+def written(limits: Sequence[CrossLimit]) -> list[str]:
+    """Where each of them would be written."""
+    return [f"mta.toml:{41 + number}" for number in range(len(limits))]
 
 
 def names(count: int, domain: str) -> Iterable[str]:

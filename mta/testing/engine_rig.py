@@ -10,27 +10,25 @@ log are given to it from here. Clients hand mail in through the real sessions. W
 
 import asyncio
 import errno
-import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import json
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import msgspec
 
 from mta import stop_mark
 from mta import worker as worker_module
-from mta.admin import suspension_file
+from mta.admin import kept_file, suspension_file
 from mta.config import Config
 from mta.config import load as load_config
 from mta.delivery import connection as connection_module
 from mta.delivery.tls import TlsContexts
 from mta.reporting.event_log import EventLog
 from mta.reporting.questions import Answer, Question, Suspend, Suspension
-from mta.resolve.resolver import Resolver
-from mta.submission.listener import Listener
 from mta.submission.session import Session
 from mta.testing.ledger import Ledger
 from mta.testing.memory_disk import MemoryDisk
@@ -40,14 +38,12 @@ from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_dns import SimulatedDns
 from mta.testing.simulated_helpers import SimulatedHelper, SimulatedSigner
 from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime, SpinningError
-from mta.worker import Worker
-from mta_policies.layers import load as load_policies
+from mta.testing.simulated_supervisor import SimulatedSupervisor, save
+from mta.testing.simulated_worker import SharedLog, SimulatedWorker
+from mta_policies import layers
 from mta_queue import segment
-from mta_queue.store import Store
 
-RESTART_S = 0.5
 CLIENT_S = 0.0004  # between clients and doors
-SEGMENT_BYTES_MAX = 20_000
 CLIENT_ADDRESS = "127.0.0.1"
 
 _CONFIG = """
@@ -63,57 +59,11 @@ memory_max = "{memory}"
 prohibited_networks = []
 [log]
 events = "events.jsonl"
+[policies]
+disabled = {disabled}
 {tables}
 """
-
-
-class SimulatedWorker(Worker):
-    """One life of a worker process."""
-
-    listener: Listener
-    is_up = False
-    """Clients are let in."""
-
-    def __init__(self, rig: "EngineRig", number: int, loop: SimulatedLoop) -> None:
-        self.rig = rig
-        super().__init__(rig.config, number, rig.epoch, loop)
-        self.simulated_loop = loop
-
-    def _store_of(self, directory: Path) -> Store:
-        loop = cast(SimulatedLoop, self.loop)
-        return Store(directory, disk=self.disk, jobs=loop.jobs, segment_bytes_max=SEGMENT_BYTES_MAX)
-
-    def _resolver(self, config: Config) -> Resolver:
-        return Resolver(nameservers=["127.0.0.1:1"], clock=self.clock, prohibited=[], asker=self.rig.dns)
-
-    async def begin(self) -> None:
-        """The whole start; where the disk does not allow it the supervisor tries again."""
-        try:
-            await self.start()
-        except OSError as error:
-            self.rig.ledger.happened(f"worker {self.number} cannot start: {error}")
-            self.rig.at(RESTART_S, partial(self.rig.start_again, self))
-            return
-        await self.doors.open([])
-        self.listener = Listener(self.doors, self._listener_settings()[0], cast(socket.socket, None))
-        self.is_up = True
-
-
-class _Log:
-    """The event log's file, of all workers."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def append(self, lines: Sequence[bytes]) -> int:
-        self._ledger.told(lines)
-        return len(lines)
-
-    def reopen(self) -> None:
-        """It is where it was."""
-
-    def close(self) -> None:
-        """It stays."""
+_DISABLED = json.dumps([name for name in layers.shipped_names() if name != layers.DEFAULT])
 
 
 class EngineRig:
@@ -144,6 +94,8 @@ class EngineRig:
         self.workers: list[SimulatedWorker | None] = [None] * workers
         self.helpers: list[SimulatedHelper | None] = [None] * workers
         """They sign, one a worker."""
+        self.supervisor: SimulatedSupervisor | None = None
+        """None: it is gone with all workers."""
         self.suspensions: list[Suspension] = []
         self.built: Callable[[SimulatedWorker], None] = lambda worker: None
         """Called with every worker before it starts: where a test puts a fault."""
@@ -156,27 +108,29 @@ class EngineRig:
             SystemClock=lambda: self.clock,
             Random=lambda: Random(self.random.getrandbits(32)),
             OsDisk=lambda: self.disk,
-            EventLog=partial(EventLog, writer=_Log(self.ledger)),
+            EventLog=partial(EventLog, writer=SharedLog(self.ledger)),
             say=self.ledger.happened,
             Signer=SimulatedSigner,
             TlsContexts=partial(TlsContexts, trusted=trusted_file()),
         )
         self._sockets = mock.patch.object(connection_module, "socket", SOCKETS)
+        self._kept_files = mock.patch.object(kept_file, "save", save)
         self.is_stopping = False
         """All are asked to stop in order: until they are back nothing worse happens to them."""
         self._full_until_s = 0.0
         self._watch_disk()
 
     def __enter__(self) -> "EngineRig":
-        self._patch.start()
-        self._sockets.start()
+        for patch in (self._patch, self._sockets, self._kept_files):
+            patch.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._sockets.stop()
-        self._patch.stop()
+        for patch in (self._patch, self._sockets, self._kept_files):
+            patch.stop()
         for worker in self.living():
             self.network.kill(worker.simulated_loop)
+        self._end_supervisor()
 
     def _configured(self, workers: int, policies: dict[str, str]) -> Config:
         folder = self.directory / f"policies-{self.epoch}"
@@ -186,8 +140,8 @@ class EngineRig:
         for number in range(workers):
             (self.directory / "queue" / str(number)).mkdir(parents=True, exist_ok=True)
         path = self.directory / "mta.toml"
-        path.write_text(_CONFIG.format(workers=workers, memory=self._memory, tables=self._tables))
-        return msgspec.structs.replace(load_config(path), policy_set=load_policies(None, shipped=folder))
+        path.write_text(_CONFIG.format(workers=workers, memory=self._memory, disabled=_DISABLED, tables=self._tables))
+        return msgspec.structs.replace(load_config(path), policy_set=layers.load(None, shipped=folder))
 
     def fail_disk(self, for_s: float) -> None:
         """It is full: nothing can be written for a while."""
@@ -260,11 +214,23 @@ class EngineRig:
         """A new life of a worker."""
         if number >= len(self.workers) or self.workers[number] is not None:
             return
+        if self.supervisor is None:
+            self.supervisor = SimulatedSupervisor(
+                self.time, self.clock, self.directory / "queue", lambda: self.workers, self.ledger.happened
+            )
         loop = SimulatedLoop(self.time, f"worker {number}")
         loop.attach(self.network)
         worker = self.workers[number] = SimulatedWorker(self, number, loop)
+        self.supervisor.attach(worker)
+        self.ledger.restrained.begins(loop)
         self.built(worker)
         self.do(loop, worker.begin(), lambda _: self.ledger.happened(f"worker {number} is up: {worker.is_up}"))
+
+    def linked(self, worker: SimulatedWorker) -> None:
+        """It sends, and hears what holds from now on."""
+        assert self.supervisor is not None, "workers end with it"
+        self.supervisor.linked(worker)
+        self.ledger.restrained.linked(worker.simulated_loop)
 
     def start_helper(self, number: int) -> None:
         """A new life of a signing helper, in place of one that hangs."""
@@ -303,6 +269,8 @@ class EngineRig:
                 crash.lost_since_s = min(crash.lost_since_s, self._synced_s(crash.worker))
         for number in range(len(self.helpers)):
             self.kill_helper(number)
+        self._end_supervisor()
+        self.ledger.restrained.power_lost()
         self.disk.lose_power()
         self._watch_disk()
 
@@ -313,7 +281,14 @@ class EngineRig:
     def _gone(self, worker: SimulatedWorker, lost_since_s: float) -> None:
         self.workers[worker.number] = None
         self.network.kill(worker.simulated_loop)
+        if self.supervisor is not None:
+            self.supervisor.gone(worker)
         self.ledger.crashed(worker.number, worker.simulated_loop, lost_since_s)
+
+    def _end_supervisor(self) -> None:
+        supervisor, self.supervisor = self.supervisor, None
+        if supervisor is not None:
+            self.network.kill(supervisor.loop)
 
     def restart_with(self, workers: int, then: Callable[[], object] = lambda: None) -> None:
         """All stop in order, and so many start."""
@@ -333,11 +308,16 @@ class EngineRig:
             self.network.kill(worker.simulated_loop)
             left.remove(worker)
             if not left:
-                self.config = config
-                self.workers = [None] * workers
-                self.is_stopping = False
-                self.start_all()
-                then()
+                assert self.supervisor is not None, "it stops after its workers"
+                self.do(self.supervisor.loop, self.supervisor.stop(), lambda _: self.at(0.0, all_stopped))
+
+        def all_stopped() -> None:
+            self._end_supervisor()
+            self.config = config
+            self.workers = [None] * workers
+            self.is_stopping = False
+            self.start_all()
+            then()
 
         def closed(worker: SimulatedWorker) -> None:
             closing.remove(worker)
@@ -418,10 +398,14 @@ class EngineRig:
                 "held for others": worker.owner.held,
                 "moving": worker.mover.moving,
                 "notices": worker.notices.pending,
+                "firings": len(worker.dispatcher.restraints.firings),
+                "parked": worker.dispatcher.parking.parts,
                 "waiting bytes at the door": worker.door.waiting_bytes,
                 "being written": worker.acceptor.being_written,
                 "waiting for signatures": worker.signer.waiting,
                 "errors": worker.dispatcher.errors,
             }
             found += [f"worker {worker.number} has {count} {name}" for name, count in counts.items() if count]
+        if self.supervisor is not None and self.supervisor.rules.firings():
+            found.append(f"in force is still: {', '.join(each.rule for each in self.supervisor.rules.firings())}")
         return found

@@ -14,14 +14,16 @@ import msgspec
 
 from mta.model.selection import Selection
 from mta.reporting.questions import Act, Acted, Answer, List, Listed, Suspension
-from mta.testing.engine_rig import EngineRig, SimulatedWorker
-from mta.testing.engine_traffic import Client, Habits, compose
+from mta.testing.engine_rig import EngineRig
+from mta.testing.engine_traffic import SENDER_DOMAIN, Client, Habits, compose
 from mta.testing.engine_world import TENANTS, World
 from mta.testing.ledger import Ledger, Suspended
 from mta.testing.promised_mail import Message, Recipient
+from mta.testing.restrained import Restrained
 from mta.testing.scripted_provider import Transaction
 from mta.testing.signed_mail import OURS, PLAIN, Keys, SignedMail
 from mta.testing.simulated_clock import SimulatedClock
+from mta.testing.simulated_worker import SimulatedWorker
 
 UP_S = 30.0
 LENIENT_S = 1500.0  # after a reload with lower limits what is under way may end: the longest a peer may take, and more
@@ -40,6 +42,12 @@ class Size(msgspec.Struct, frozen=True):
     """Of admins: suspensions, holds, cancellations, reloads."""
     crowds: float = 0.35
     """How often much mail of several tenants and priorities comes for one destination."""
+    rules: float = 0.4
+    """How often policies have rules."""
+    quotas: float = 0.25
+    """How often they have quotas."""
+    owners: tuple[int, ...] = (1, 1, 2)
+    """How many workers a destination has, as far as there are as many: one of these."""
 
 
 SMALL = Size()
@@ -54,7 +62,20 @@ class Scenario:
         self.random = random = Random(seed * 7919 + 11)
         self.expire_s = float(random.choice([3600, 7200, 14400]))
         self.keys = Keys.draw(directory, random)
-        self.world = world = World(random, self.expire_s, random.choice([1, 2, 2, 3]), self.keys)
+        rules_random = Random(seed * 7919 + 13)
+        has_rules = rules_random.random() < size.rules
+        quotas_random = Random(seed * 7919 + 17)
+        has_quotas = quotas_random.random() < size.quotas
+        workers = random.choice([1, 2, 2, 3])
+        self.world = world = World(
+            random,
+            self.expire_s,
+            workers,
+            self.keys,
+            size.owners,
+            rules_random if has_rules else None,
+            quotas_random if has_quotas else None,
+        )
         self.rig = EngineRig(
             seed,
             directory,
@@ -73,8 +94,16 @@ class Scenario:
         self._is_held = False
 
     def _ledger(self, clock: SimulatedClock) -> Ledger:
+        world = self.world
+        restrained = Restrained(
+            clock,
+            site_of=world.site_of,
+            spf_domain_of=_spf_domain,
+            silence_s_of=lambda policy, rule: world.silences_s.get((policy, rule), 0.0),
+            owners_of=world.owners_of,
+        )
         signed = SignedMail(self.keys, clock.wall_s)
-        return Ledger(clock, expire_s=self.expire_s, wants_dsn=self._wants_dsn, signed=signed)
+        return Ledger(clock, expire_s=self.expire_s, wants_dsn=self._wants_dsn, signed=signed, restrained=restrained)
 
     def _wants_dsn(self, message: Message) -> bool:
         return bool(message.sender) and message.tenant != "news"
@@ -116,6 +145,9 @@ class Scenario:
         happenings += [self._move_domain, self._break_domain]
         for _ in range(random.randint(0, size.acts)):
             rig.at(self._draw_time(), random.choice(happenings))
+        if self.world.rules_random is not None:
+            for _ in range(self.world.rules_random.randint(0, size.acts)):
+                rig.at(self._draw_time(), self._change_firing)
         if random.random() < 0.3:
             jump = random.choice([partial(rig.clock.jump, -3600.0), partial(rig.clock.jump, YEAR_S), self._freeze])
             rig.at(random.uniform(0.0, size.trouble_s), jump)
@@ -158,6 +190,7 @@ class Scenario:
         """A process forgets what it sent: it may begin with a burst, behind what is on its way."""
         for provider in self.world.providers:
             self.rig.at(provider.latency_s + 0.001, provider.refill)
+        self.rig.at(max(provider.latency_s for provider in self.world.providers), self.ledger.restrained.refill)
 
     def _accident(self) -> None:
         kind = self.random.random()
@@ -207,6 +240,7 @@ class Scenario:
 
         def begun() -> None:
             world.enforce()
+            self.ledger.restrained.reloaded()
             self._refill()
 
         self.rig.restart_with(world.workers, begun)
@@ -243,6 +277,30 @@ class Scenario:
         held.is_over = True
         self.ledger.happened(f"resumed: {suspension.selection}")
         self.rig.suspend([each for each in self.rig.suspensions if each is not suspension])
+
+    def _change_firing(self) -> None:
+        """An admin does not like what a rule did."""
+        rig, random, restrained = self.rig, self.world.rules_random, self.ledger.restrained
+        assert random is not None, "there are rules"
+        supervisor = rig.supervisor
+        firings = supervisor.rules.firings() if supervisor is not None else []
+        if supervisor is None or rig.is_stopping or not firings:
+            return
+        firing, act = random.choice(firings), random.random()
+        if act < 0.6:
+            self.ledger.happened(f"cancelled: {firing.rule} for {firing.key}")
+            restrained.ended(firing.identity)
+            work = supervisor.rules.cancel(firing.id, "admin", "because")
+        elif act < 0.8:
+            for_s = random.choice([5.0, 600.0])
+            self.ledger.happened(f"for {for_s:g} s from now: {firing.rule} for {firing.key}")
+            restrained.shortened(firing.identity, for_s)
+            work = supervisor.rules.extend(firing.id, for_s, "admin", "because")
+        else:
+            self.ledger.happened(f"muted: {firing.policy}/{firing.rule}")
+            restrained.muted(firing.policy, firing.rule)
+            work = supervisor.rules.mute(f"{firing.policy}/{firing.rule}", 300.0, "admin", "because")
+        rig.do(supervisor.loop, work, lambda done: None)
 
     def _hold(self) -> None:
         if self._is_held:
@@ -295,6 +353,7 @@ class Scenario:
             self.keys.renew()
         self.rig.reload(self.world.policies(), self.world.tables)
         self.world.enforce(LENIENT_S)
+        self.ledger.restrained.reloaded()
 
     def _move_domain(self) -> None:
         domain, (provider, hosts) = self.random.choice(self.world.domains), self.world.draw_hosts()
@@ -340,6 +399,11 @@ class Scenario:
         self.rig.dns.broken.clear()
         self.keys.show()
         self.rig.start_all()
+        if self.world.quotas_random is not None:
+            self.rig.run(UP_S * 4, lambda: self.rig.are_all_up)
+            self.world.lift_quotas()
+            self.rig.reload(self.world.policies(), self.world.tables)
+            self.world.enforce(LENIENT_S)
 
     def _is_over(self) -> bool:
         return self.rig.are_all_up and self.ledger.is_settled() and not self.rig.left_behind()
@@ -347,6 +411,11 @@ class Scenario:
 
 def _is_of_spring(recipient: Recipient, to: Transaction) -> bool:
     return recipient.message.campaign == "spring" and recipient.address != recipient.message.sender
+
+
+def _spf_domain(recipient: Recipient, to: Transaction) -> str:
+    """Of the null sender the name that we say in EHLO."""
+    return SENDER_DOMAIN if recipient.message.sender else f"{to.source}.test" if to.source else "me.test"
 
 
 def run(seed: int, size: Size = SMALL, built: Callable[[SimulatedWorker], None] = lambda worker: None) -> Scenario:

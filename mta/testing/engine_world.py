@@ -4,19 +4,23 @@ A provider has one or two sites, each with two mail hosts of some addresses, of 
 provider is the senders' own: notifications go to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import msgspec
 
+from mta.resolve.sites import site_name
+from mta.testing.drawn_rules import PROVOKING, Rules
 from mta.testing.engine_rig import EngineRig
 from mta.testing.engine_traffic import SENDER_DOMAIN
 from mta.testing.memory_network import OWN_ADDRESS
 from mta.testing.provider_session import ProviderSession
-from mta.testing.scripted_provider import Allowed, Front, Level, ScriptedProvider, Temper
+from mta.testing.scripted_provider import Allowed, Front, Level, ScriptedProvider, Temper, Transaction
 from mta.testing.signed_mail import Keys
 
 TENANTS = ["shop", "news"]
+QUOTAS = (0, 8, 20, 60)
+"""Transactions in an hour."""
 _TENANTS = """
 [[tenant]]
 name = "shop"
@@ -50,8 +54,22 @@ SOURCES = (Source("out-1", "198.51.100.1"), Source("out-2", "198.51.100.2", "200
 class World:
     """Whom our mail goes to, and as whom it goes."""
 
-    def __init__(self, random: Random, expire_s: float, workers: int, keys: Keys) -> None:
+    def __init__(
+        self,
+        random: Random,
+        expire_s: float,
+        workers: int,
+        keys: Keys,
+        owners: Sequence[int],
+        rules_random: Random | None = None,
+        quotas_random: Random | None = None,
+    ) -> None:
+        """`owners`: how many a policy may have, of which one is drawn; `rules_random`, `quotas_random`: policies have
+        rules, or quotas, drawn by these."""
         self.random = random
+        self.rules_random = rules_random
+        self.quotas_random = quotas_random
+        self._owners = owners
         self.keys = keys
         self.expire_s = expire_s
         self.workers = workers
@@ -62,6 +80,9 @@ class World:
         self.sites = [1 if level == "limits" else random.randint(1, 2) for level in self.levels]
         self.tls = [random.choice(["none", "none", "opportunistic", "required", "verify"]) for _ in range(count)]
         self.allowed = [self._draw_allowed(number) for number in range(count)]
+        self.rules = [Rules(rules_random) if rules_random is not None else None for _ in range(count)]
+        self.silences_s: dict[tuple[str, str], float] = {}
+        """Of all rules that ever probed, the shortest: policy and name -> seconds."""
         self.domains: list[str] = []
 
     # what the configuration says
@@ -88,10 +109,16 @@ class World:
             rate=random.choice([0.0, 0.0, 0.5, 2.0, 10.0]),
             messages_per_connection=random.choice([0, 1, 3, 20]),
             recipients_per_transaction=random.choice([0, 1, 2]),
-            owners=min(connections, random.choice([1, 1, 2])),
+            owners=min(connections, random.choice(self._owners)),
             needs_tls=self.tls[number] in ("required", "verify"),
             needs_trust=self.tls[number] == "verify",
+            quota=self.quotas_random.choice(QUOTAS) if self.quotas_random is not None else 0,
         )
+
+    def lift_quotas(self) -> None:
+        """Nothing waits for another hour."""
+        self.quotas_random = None
+        self.allowed = [msgspec.structs.replace(allowed, quota=0) for allowed in self.allowed]
 
     def policies(self) -> dict[str, str]:
         """One for every provider, whose limits stand at one of the levels."""
@@ -100,14 +127,20 @@ class World:
         policies = {"default": f'tls = "opportunistic"\n{retry}'}
         for number, allowed in enumerate(self.allowed):
             rate = f'rate = "{allowed.rate * 60:.0f}/min"\n' if allowed.rate else ""
+            quota = f'quota = {{ count = {allowed.quota}, per = "hour" }}\n' if allowed.quota else ""
             policies[f"p{number}"] = (
                 f'match = {{ mx = ["*.p{number}.test"] }}\nowners = {allowed.owners}\ntls = "{self.tls[number]}"\n'
-                f"[{allowed.level}]\nconnections = {allowed.connections}\n{rate}"
+                f"[{allowed.level}]\nconnections = {allowed.connections}\n{rate}{quota}"
                 f"{'[limits]' if allowed.level != 'limits' else ''}\n"
                 f"messages_per_connection = {allowed.messages_per_connection}\n"
                 f"recipients_per_transaction = {allowed.recipients_per_transaction}\n"
                 f"mix_domains = {str(self.random.random() < 0.5).lower()}\n"
             )
+            if (rules := self.rules[number]) is not None:
+                policies[f"p{number}"] += rules.text
+                for rule, silence_s in rules.silences_s.items():
+                    known_s = self.silences_s.get((f"p{number}", rule), silence_s)
+                    self.silences_s[f"p{number}", rule] = min(known_s, silence_s)
         return policies
 
     def effective(self, number: int) -> Allowed:
@@ -120,6 +153,8 @@ class World:
         for number in range(len(self.allowed)):
             if self.random.random() < 0.5:
                 self.allowed[number] = self._draw_allowed(number)
+            if self.rules_random is not None and self.rules_random.random() < 0.3:
+                self.rules[number] = Rules(self.rules_random)
 
     def enforce(self, lenient_s: float = 0.0) -> None:
         """Providers watch what policies allow now; what is under way may end in so many seconds."""
@@ -137,6 +172,7 @@ class World:
         for number in range(count + 1):
             latency_s = random.choice([0.001, 0.02, 0.15])
             provider = ScriptedProvider(rig.outside, f"p{number}", seed * 31 + number, latency_s, rig.ledger)
+            provider.hour_of = lambda at_s: int(rig.clock.wall_at(at_s) // 3600)
             provider.sources = addresses
             provider.names = {"": "me.test", **{source.name: f"{source.name}.test" for source in self.sources}}
             self.providers.append(provider)
@@ -166,6 +202,14 @@ class World:
     def hosts(self, number: int, site: int) -> list[str]:
         """The mail hosts of a provider's site."""
         return [f"mx{host + 1}-{site}.p{number}.test" for host in range(2)]
+
+    def site_of(self, transaction: Transaction) -> str:
+        """The name of the site that a transaction went to."""
+        return site_name(self.hosts(int(transaction.provider[1:]), int(transaction.site[1:])))
+
+    def owners_of(self, policy: str) -> int:
+        """How many workers share it."""
+        return self.effective(int(policy[1:])).owners
 
     def draw_hosts(self) -> tuple[str, list[str]]:
         """A provider's name and the hosts of one of its sites."""
@@ -210,4 +254,6 @@ class World:
         }
         for name in random.sample(sorted(whims), random.randint(0, 3)):
             setattr(temper, name, whims[name]())
+        if self.rules_random is not None and self.rules_random.random() < 0.6:
+            setattr(temper, self.rules_random.choice(PROVOKING), 0.4)
         return temper

@@ -9,8 +9,10 @@ from mta.delivery.judging import Judging
 from mta.delivery.pool import Pool
 from mta.model.clock import Clock
 from mta.reporting.questions import PolicyCounts
+from mta_policies.engine import unknown_pace
 from mta_policies.firing import Change
 from mta_policies.firings import Firings
+from mta_policies.limits import WHOLE
 from mta_policies.policy import Policy
 from mta_policies.schema import PolicyFile
 from mta_policies.tree import Tree
@@ -40,10 +42,16 @@ class FakeRestraints:
 def judged_pool(clock: Clock, tally: PolicyCounts, policy: Policy | None = None, **more: Any) -> Pool:
     """In place of a `Pool`, with more of its attributes."""
     policy = policy or plain_policy()
+    more = {"retry_for": lambda tenant: more["retry"], **more}
     engine = SimpleNamespace(clock=clock, restraints=FakeRestraints())
-    destination = SimpleNamespace(engine=engine, policy=policy, provider=policy.name, brakes=None, tally=tally)
+    destination = SimpleNamespace(
+        engine=engine, policy=policy, provider=policy.name, brakes=None, tally=tally, share=WHOLE
+    )
     destination.listen = lambda: None
     destination.judging = Judging(cast(Destination, destination))
     site = SimpleNamespace(name="mx.x", destination=destination)
     source = SourceAddress("s1", "192.0.2.10", "", "me.test")
-    return cast(Pool, SimpleNamespace(site=site, source=source, address="", braked=None, **more))
+    return cast(
+        Pool,
+        SimpleNamespace(site=site, source=source, address="", braked=None, warming=None, pace=unknown_pace, **more),
+    )

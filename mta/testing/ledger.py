@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mta.testing.promised_mail import Message, Recipient
+from mta.testing.restrained import Restrained
 from mta.testing.scripted_provider import Taken, Transaction
 from mta.testing.signed_mail import SignedMail
 from mta.testing.simulated_clock import SimulatedClock
@@ -55,10 +56,17 @@ class Ledger:
     """Keeps the accounts of one simulation; a `Witness` of its providers."""
 
     def __init__(
-        self, clock: SimulatedClock, *, expire_s: float, wants_dsn: Callable[[Message], bool], signed: SignedMail
+        self,
+        clock: SimulatedClock,
+        *,
+        expire_s: float,
+        wants_dsn: Callable[[Message], bool],
+        signed: SignedMail,
+        restrained: Restrained,
     ) -> None:
         self.clock = clock
         self.signed = signed
+        self.restrained = restrained
         self.expire_s = expire_s
         self.wants_dsn = wants_dsn
         self.messages: list[Message] = []
@@ -81,6 +89,8 @@ class Ledger:
         """Monotonic: by then, long after all trouble was over, everything has gone that may go."""
         self._retried_s = -math.inf
         self.turns = Turns()
+        self._transaction: Transaction | None = None
+        """The last that began."""
         self._disturbed_s = 0.0
         self.seen: set[str] = set()
         """Ids of events."""
@@ -145,6 +155,8 @@ class Ledger:
         message = recipient.message
         began_s = transaction.sent_s
         is_free = not any(each.means(recipient, transaction) for each in self.suspended)
+        is_free = is_free and not self.restrained.concerns(recipient, transaction)
+        is_first, self._transaction = transaction is not self._transaction, transaction
         self.turns.begun(recipient, transaction, is_free=is_free)
         recipient.begun += 1
         self.note(message, f"{provider} is asked for {address}")
@@ -154,6 +166,8 @@ class Ledger:
                 self.violated(f"{address} goes to {provider} while it is suspended", message)
         if address == message.sender:
             return
+        for what in self.restrained.begun(recipient, transaction, is_first=is_first):
+            self.violated(f"{address} goes to {provider} {what}", message)
         if recipient.is_held:
             self.violated(f"{address} goes to {provider} while it is held", message)
         if message.send_at_s and self.clock.reached(message.given_s) < message.send_at_s - SLACK_S:
@@ -177,7 +191,9 @@ class Ledger:
         name = found.group(1).decode() if found else ""
         sender = self.recipients[taken.addresses[0]].message
         from_domain = HOSTNAME if taken.addresses[0] == sender.sender else sender.from_domain
-        if wrong := self.signed.looked_at(name, from_domain, taken, self._disturbed_s):
+        # What a rule kept back is read anew when it may go, and signed anew.
+        disturbed_s = self.clock.monotonic_s() if self.restrained.seen else self._disturbed_s
+        if wrong := self.signed.looked_at(name, from_domain, taken, disturbed_s):
             self.violated(f"{taken.transaction.provider}: {name} from {from_domain} {wrong}", sender)
         for address in taken.addresses:
             recipient = self.recipients[address]
@@ -208,6 +224,9 @@ class Ledger:
             self.seen.add(event["event_id"])
             if event["event"] == "received":
                 self._received(event)
+            elif event["event"] == "rule":
+                if said := self.restrained.told(event):
+                    self.happened(said)
             elif "recipient" in event and event["event"] != "rejected":
                 self._fate(event)
 

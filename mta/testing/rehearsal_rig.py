@@ -13,8 +13,9 @@ from mta_policies import layers
 from mta_policies.answers import Answer, Subject
 from mta_policies.layers import DEFAULT
 from mta_policies.rehearsal.drain import Drain, Scene
+from mta_policies.rehearsal.recorded import Provider
 from mta_policies.rehearsal.tally import Tally
-from mta_policies.rehearsal.traffic import NEVER_S, Mail, Stream, Traffic
+from mta_policies.rehearsal.traffic import NEVER_S, Crowd, Mail, Stream, Traffic
 from mta_policies.rehearsal.ways import Map, Placed
 
 START_S = 1_763_769_600.0  # 2025-11-22 00:00 UTC, a Saturday
@@ -149,7 +150,14 @@ class Rig:
             return Placed(f"site:{stream.site}", policy, stream.site)
         return Placed(f"policy:{policy.name}", policy, policy.name)
 
-    def drain(self, mails: Sequence[Mail], provider: Script, until_s: float = NEVER_S, idle_s: float = 60.0) -> Done:
+    def drain(
+        self,
+        mails: Sequence[Mail],
+        provider: Provider,
+        until_s: float = NEVER_S,
+        idle_s: float = 60.0,
+        crowds: Sequence[Crowd] = (),
+    ) -> Done:
         """Let it go out; `until_s` behind the start it ends."""
         scene = Scene(
             map=Map(self.place, lambda stream: self.place(stream).policy.name, lambda stream: DELIVERY_S),
@@ -160,5 +168,5 @@ class Rig:
             idle_s=idle_s,
             until_s=START_S + until_s,
         )
-        drain = Drain(scene, self.traffic(mails))
+        drain = Drain(scene, self.traffic(mails)._replace(crowds=crowds))
         return Done(drain, drain.run())

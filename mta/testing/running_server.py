@@ -28,6 +28,7 @@ from mta_policies import layers
 READY_S = 60.0  # a loaded machine starts two workers slowly; a server that never gets ready says why at once
 STOP_S = 40.0
 POLL_S = 0.02  # how often a file or a process is looked at
+LOOK_SHARE = 4.0  # and at most a fifth of the time goes into looking: the server has work to do meanwhile
 
 Event = dict[str, Any]
 
@@ -75,6 +76,9 @@ class RunningServer:
         self.env = dict(env or {})
         """Beside this process's own variables, at the next start."""
         self._process: asyncio.subprocess.Process | None = None
+        self._events: list[Event] = []
+        self._read_bytes = 0
+        """Of the event log."""
         (folder / "policies").mkdir(exist_ok=True)
         for name, text in {layers.DEFAULT: "", **(policies or {})}.items():
             self.write_policy(name, text)
@@ -172,12 +176,16 @@ address = "127.0.0.1:{self.smtp_port}"
         """Wait for something outside this process; raises TimeoutError or ServerEndedError with the server's words."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
-        while not condition():
+        while True:
+            looked_s = loop.time()
+            if condition():
+                return
+            took_s = loop.time() - looked_s
             if self._process is not None and self._process.returncode is not None:
                 raise ServerEndedError(f"status {self._process.returncode} before {what}: {self.log[-3000:]}")
             if loop.time() > end_s:
                 raise TimeoutError(f"not within {timeout_s} s: {what}; the server said: {self.log[-2000:]}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(max(POLL_S, LOOK_SHARE * took_s))
 
     async def stop(self) -> int:
         """SIGTERM; -> its exit status."""
@@ -271,10 +279,16 @@ address = "127.0.0.1:{self.smtp_port}"
 
     def events(self) -> list[Event]:
         """All whole lines of the event log so far."""
-        if not self.events_path.exists():
+        try:
+            with self.events_path.open("rb") as file:
+                file.seek(self._read_bytes)
+                whole, _, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
             return []
-        lines = self.events_path.read_bytes().split(b"\n")[:-1]
-        return [msgspec.json.decode(line) for line in lines]
+        if whole:
+            self._read_bytes += len(whole) + 1
+            self._events += map(msgspec.json.decode, whole.split(b"\n"))
+        return list(self._events)
 
     async def until_told(
         self, condition: Callable[[list[Event]], bool], what: str = "the events", timeout_s: float = 60.0

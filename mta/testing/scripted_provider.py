@@ -5,6 +5,7 @@ those of the engine's policy for it, counted here from what arrives: a connectio
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Literal, Protocol
@@ -69,6 +70,8 @@ class Allowed(msgspec.Struct):
     messages_per_connection: int = 0
     recipients_per_transaction: int = 0
     owners: int = 1
+    quota: int = 0
+    """Transactions in an hour of the wall clock."""
     needs_tls: bool = False
     """In clear nothing may be sent."""
     needs_trust: bool = False
@@ -140,6 +143,8 @@ class _Scope:
         self.connections = 0
         self.tokens = tokens
         self.tokens_s = 0.0
+        self.by_hours: Counter[int] = Counter()
+        """Transactions."""
 
 
 class Front:
@@ -190,6 +195,10 @@ class ScriptedProvider:
         """Source -> what it says in EHLO."""
         self.asked: set[str] = set()
         """Recipients that it has heard of."""
+        self.hour_of: Callable[[float], int] = lambda at_s: int(at_s // 3600)
+        """Of the wall clock, by monotonic seconds."""
+        self._counted_hour = 0
+        """From this one on all was counted."""
         self._scopes: dict[tuple[str, ...], _Scope] = {}
         self._lenient_until_s = 0.0
 
@@ -198,6 +207,7 @@ class ScriptedProvider:
         if allowed == self.allowed:
             return
         self.allowed = allowed
+        self._counted_hour = max(self._counted_hour, self.hour_of(self.loop.time()) + 1)
         self._lenient_until_s = self.loop.time() + lenient_s
         self.refill()
 
@@ -240,9 +250,11 @@ class ScriptedProvider:
             self.witness.violated(f"{self.name}: MAIL in clear")
         if allowed.needs_trust and transaction.tls == "unknown":
             self.witness.violated(f"{self.name}: MAIL to a server that nobody knows")
+        scope, now_s = self._scope(transaction.source, transaction.site), self.loop.time()
+        if allowed.quota:
+            self._count(scope, self.hour_of(transaction.sent_s))
         if not allowed.rate:
             return
-        scope, now_s = self._scope(transaction.source, transaction.site), self.loop.time()
         scope.tokens = min(allowed.burst, scope.tokens + (now_s - scope.tokens_s) * allowed.rate) - 1.0
         scope.tokens_s = now_s
         if scope.tokens < -TOKEN_SLACK:
@@ -251,6 +263,12 @@ class ScriptedProvider:
                 self.witness.violated(
                     f"{self.name}: a transaction over the rate of {allowed.rate:g}/s with a burst of {allowed.burst:g}"
                 )
+
+    def _count(self, scope: _Scope, hour: int) -> None:
+        scope.by_hours[hour] += 1
+        count, most = scope.by_hours[hour], self.allowed.quota
+        if count > most and hour >= self._counted_hour and self._watches():
+            self.witness.violated(f"{self.name}: transaction {count} in an hour, {most} are allowed")
 
     def messages(self, count: int) -> None:
         """So many transactions were begun on a connection."""

@@ -6,20 +6,22 @@ policy's own. `tenants/TENANT/NAME.toml` holds for one tenant's mail. Every valu
 line that it comes from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from mta_policies import sound
 from mta_policies.located import Place, Problem, SyntaxProblem, nearest, parse
 from mta_policies.match import Index
 from mta_policies.policy import Policy
-from mta_policies.reader import Reader
+from mta_policies.reader import Known, Reader
 from mta_policies.rulebook import TestCase
 from mta_policies.schema import PolicyFile
 from mta_policies.tenants import TenantFile, with_scopes
 from mta_policies.tree import Tree, overlay, tree_of
+
+T = TypeVar("T")
 
 DEFAULT = "default"
 """The name of the policy that is under all others."""
@@ -28,6 +30,9 @@ BUILT_IN = "built in"
 """Where a value comes from that no file says."""
 
 FILE_BYTES_MAX = 1_000_000  # a policy is a page of text; more is a mistake of who named the folder
+
+POLICIES_KEPT = 128
+"""Twice what is shipped, and more: two generations, so that whoever goes back to the last one finds it."""
 
 TENANTS = "tenants"
 """The folder in the admin's that has a folder for each tenant."""
@@ -126,6 +131,34 @@ def load(
     return loader.load()
 
 
+class _File:
+    """What one file says. As long as its text is the same it is the same object, and so is what was made of it."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+
+
+class _Read(NamedTuple, Generic[T]):
+    """What was made of files, and what there was to say about them."""
+
+    result: T
+    problems: Sequence[Problem]
+    warnings: Sequence[Problem]
+
+
+class _Below(NamedTuple):
+    """What is under every policy but `default` itself."""
+
+    values: Tree
+    rules: Tree
+    known: Known
+
+
+_Files = tuple[_File, ...]
+_OfTenants = tuple[tuple[str, _File], ...]
+_Tests = Sequence[tuple[TestCase, Place]]
+
+
 class _Loader:
     def __init__(self, shipped: Path, local: Path | None, disabled: Sequence[str]) -> None:
         self.problems: list[Problem] = []
@@ -142,33 +175,31 @@ class _Loader:
             self.tenant_files = {folder.name: _files(folder) for folder in folders}
 
     def load(self) -> PolicySet:
-        shipped = self.trees({name: path for name, path in self.shipped_files.items() if name not in self.disabled})
-        local = self.trees(self.local_files)
-        for trees in (shipped, local):
-            for name, tree in trees.items():
-                self.read_tests(PolicyFile, name, "", tree, is_shipped=trees is shipped)
-        default, default_files = self.layer(DEFAULT, shipped, local)
-        default = default.without("test")
-        names = sorted((shipped.keys() | local.keys()) - {DEFAULT})
-        tenant_trees = self.tenant_layer([DEFAULT, *names])
-        policies = {DEFAULT: self.policy(DEFAULT, default, default_files, tenant_trees, is_default=True)}
+        shipped = self.read({name: path for name, path in self.shipped_files.items() if name not in self.disabled})
+        local = self.read(self.local_files)
+        for files in (shipped, local):
+            for name, file in files.items():
+                self.take_tests(_tests(file, PolicyFile), name, "", is_shipped=files is shipped)
+        names = [DEFAULT, *sorted((shipped.keys() | local.keys()) - {DEFAULT})]
+        layers = {name: _layers(name, shipped, local) for name in names}
+        tenants = self.read_tenants(names)
+        policies = {}
         for name in names:
-            own, files = self.layer(name, shipped, local)
-            tree = overlay(default.without(*_OWN_KEYS), own.without("test")).with_below("rule", default)
-            policies[name] = self.policy(name, tree, files, tenant_trees)
+            of_tenants = tenants.get(name, ()), tenants.get(DEFAULT, ())
+            policies[name] = self.take(_policy(name, layers[name], layers[DEFAULT], *of_tenants))
         self.warnings += sound.ties(policies)
         if self.problems:
             raise PolicyError(_once(self.problems), _once(self.warnings))
         return PolicySet(policies, _once(self.warnings), self.tests, local)
 
-    def trees(self, files: dict[str, Path]) -> dict[str, Tree]:
-        trees = {}
-        for name, path in files.items():
+    def read(self, paths: dict[str, Path]) -> dict[str, _File]:
+        files = {}
+        for name, path in paths.items():
             shown = str(_relative(path))
             try:
                 if path.stat().st_size > FILE_BYTES_MAX:
                     raise ValueError(f"larger than {FILE_BYTES_MAX} bytes: not a policy")
-                trees[name] = _parsed(path.read_text(encoding="utf-8"), shown)
+                files[name] = _parsed(path.read_text(encoding="utf-8"), shown)
             except SyntaxProblem as error:
                 self.problems.append(error.problem)
             except UnicodeDecodeError:
@@ -177,80 +208,109 @@ class _Loader:
                 self.problems.append(Problem(shown, 0, f"cannot be read: {error.strerror}"))
             except ValueError as error:
                 self.problems.append(Problem(shown, 0, str(error)))
-        return trees
+        return files
 
-    def read_tests(
-        self, struct: type[PolicyFile] | type[TenantFile], name: str, tenant: str, tree: Tree, *, is_shipped: bool
-    ) -> None:
-        """Tests are not layered: each is about the layers up to its own. And names that one file uses twice."""
-        self.problems += sound.twice_named(tree)
-        alone = tree.only("test")
-        if not alone.data:
-            return
-        reader = Reader(alone)
-        tests = reader.read(struct).tests
-        self.take(reader)
-        self.tests += [
-            LocatedTest(name, tenant, test, tree.place(("test", i)), is_shipped) for i, test in enumerate(tests)
-        ]
-
-    def take(self, reader: Reader) -> None:
-        self.problems += reader.problems
-        self.warnings += reader.warnings
-
-    def layer(self, name: str, shipped: dict[str, Tree], local: dict[str, Tree]) -> tuple[Tree, list[str]]:
-        """What the files of this name together say, and which they are."""
-        layers = [trees[name] for trees in (shipped, local) if name in trees]
-        if not layers:
-            return Tree({}, {}), []
-        if len(layers) == 2 and layers[1].data.get("replace") is True:
-            del layers[0]
-        tree = layers[0]
-        for upper in layers[1:]:
-            tree = overlay(tree, upper.with_below("rule", tree))
-        return tree, [layer.place(()).file for layer in layers]
-
-    def policy(
-        self,
-        name: str,
-        tree: Tree,
-        files: list[str],
-        tenant_trees: dict[str, dict[str, Tree]],
-        *,
-        is_default: bool = False,
-    ) -> Policy:
-        reader = Reader(tree)
-        file = reader.read(PolicyFile)
-        if is_default and "match" in tree.data:
-            reader.fail(("match",), "default is under all policies and matches nothing by itself")
-        own = tenant_trees.get(name, {})
-        for_all = {} if is_default else tenant_trees.get(DEFAULT, {})
-        merged = {
-            tenant: overlay(for_all[tenant], own[tenant].with_below("rule", for_all[tenant]))
-            if tenant in own and tenant in for_all
-            else own.get(tenant) or for_all[tenant]
-            for tenant in sorted(own.keys() | for_all.keys())
-        }
-        policy = Policy(name, file, tree, files, merged)
-        sound.check(reader, policy, file)
-        self.take(reader)
-        return policy
-
-    def tenant_layer(self, policies: Sequence[str]) -> dict[str, dict[str, Tree]]:
-        """Of each policy, what the tenants' files say about it, read and found right."""
-        layers: dict[str, dict[str, Tree]] = {}
-        for tenant, files in self.tenant_files.items():
-            for name, raw in self.trees(files).items():
-                tree = with_scopes(raw)
+    def read_tenants(self, policies: Sequence[str]) -> dict[str, _OfTenants]:
+        """Of each policy, the tenants that have a file about it."""
+        found: dict[str, _OfTenants] = {}
+        for tenant, paths in self.tenant_files.items():
+            for name, file in self.read(paths).items():
                 if name not in policies:
                     hint = nearest(name, policies)
-                    self.problems.append(raw.problem((), f"there is no policy {name} to lay this over{hint}"))
-                reader = Reader(tree.without("test"))
-                sound.check_tenant(reader, reader.read(TenantFile))
-                self.take(reader)
-                self.read_tests(TenantFile, name, tenant, tree, is_shipped=False)
-                layers.setdefault(name, {})[tenant] = tree.without("test")
-        return layers
+                    self.problems.append(file.tree.problem((), f"there is no policy {name} to lay this over{hint}"))
+                self.take(_laid(file))
+                self.take_tests(_tests(file, TenantFile), name, tenant, is_shipped=False)
+                found[name] = (*found.get(name, ()), (tenant, file))
+        return found
+
+    def take_tests(self, read: _Read[_Tests], name: str, tenant: str, *, is_shipped: bool) -> None:
+        self.tests += [LocatedTest(name, tenant, test, place, is_shipped) for test, place in self.take(read)]
+
+    def take(self, read: _Read[T]) -> T:
+        self.problems += read.problems
+        self.warnings += read.warnings
+        return read.result
+
+
+def _layers(name: str, shipped: dict[str, _File], local: dict[str, _File]) -> _Files:
+    """The files that a policy is made of, the strongest last."""
+    layers = [files[name] for files in (shipped, local) if name in files]
+    if len(layers) == 2 and layers[1].tree.data.get("replace") is True:
+        del layers[0]
+    return tuple(layers)
+
+
+# What is made of files is kept as long as they are the same: a reload, or another test, reads again what has changed.
+
+
+@lru_cache(maxsize=256)
+def _tests(file: _File, struct: type[PolicyFile] | type[TenantFile]) -> _Read[_Tests]:
+    """Tests are not layered: each is about the layers up to its own. And names that one file uses twice."""
+    tree = file.tree if struct is PolicyFile else with_scopes(file.tree)
+    problems = sound.twice_named(tree)
+    alone = tree.only("test")
+    if not alone.data:
+        return _Read((), problems, ())
+    reader = Reader(alone)
+    tests = [(test, tree.place(("test", i))) for i, test in enumerate(reader.read(struct).tests)]
+    return _Read(tests, problems + reader.problems, reader.warnings)
+
+
+@lru_cache(maxsize=256)
+def _laid(file: _File) -> _Read[Tree]:
+    """A tenant's file, its tests left aside."""
+    tree = with_scopes(file.tree).without("test")
+    reader = Reader(tree)
+    sound.check_tenant(reader, reader.read(TenantFile))
+    return _Read(tree, reader.problems, reader.warnings)
+
+
+@lru_cache(maxsize=POLICIES_KEPT)
+def _policy(name: str, layers: _Files, default_layers: _Files, own: _OfTenants, for_all: _OfTenants) -> _Read[Policy]:
+    """A policy. `own`: tenants' files about it; `for_all`: about all policies, and so about this."""
+    if name == DEFAULT:
+        reader = Reader(_joined(layers))
+        trees = {tenant: _laid(file).result for tenant, file in own}
+    else:
+        below = _below(default_layers)
+        reader = Reader(overlay(below.values, _joined(layers)).with_below("rule", below.rules), below.known)
+        trees = _of_tenants(dict(own), dict(for_all))
+    file = reader.read(PolicyFile)
+    if name == DEFAULT and "match" in reader.tree.data:
+        reader.fail(("match",), "default is under all policies and matches nothing by itself")
+    policy = Policy(name, file, reader.tree, [layer.tree.place(()).file for layer in layers], trees)
+    sound.check(reader, policy, file)
+    return _Read(policy, reader.problems, reader.warnings)
+
+
+def _of_tenants(own: Mapping[str, _File], for_all: Mapping[str, _File]) -> dict[str, Tree]:
+    """What tenants' files say of a policy, those about it over those about all."""
+    trees = {}
+    for tenant in sorted(own.keys() | for_all.keys()):
+        tree, *lower = (_laid(files[tenant]).result for files in (own, for_all) if tenant in files)
+        trees[tenant] = overlay(lower[0], tree.with_below("rule", lower[0])) if lower else tree
+    return trees
+
+
+@lru_cache(maxsize=8)
+def _below(layers: _Files) -> _Below:
+    """What all other policies take from `default`."""
+    whole = _joined(layers)
+    rules = whole.only("rule")
+    reader = Reader(rules)
+    read = reader.read(PolicyFile).rules
+    is_right = not reader.problems and not reader.warnings
+    tables = cast("list[object]", rules.data.get("rule", [])) if is_right else []
+    return _Below(whole.without(*_OWN_KEYS), rules, Known(tables, read if is_right else ()))
+
+
+def _joined(layers: _Files) -> Tree:
+    """What the files of one name together say, tests left aside."""
+    trees = [layer.tree for layer in layers]
+    tree = trees[0] if trees else Tree({}, {})
+    for upper in trees[1:]:
+        tree = overlay(tree, upper.with_below("rule", tree))
+    return tree.without("test")
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -258,9 +318,9 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str, file: str) -> Tree:
+def _parsed(text: str, file: str) -> _File:
     """What a file says. Kept, because most files are as they were when a reload, or a test, reads them again."""
-    return tree_of(parse(text, file))
+    return _File(tree_of(parse(text, file)))
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:

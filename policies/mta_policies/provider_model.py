@@ -83,14 +83,18 @@ class Google:
         per_minute: int = 0,
         wants_silence: bool = True,
         wants_ramp: bool = True,
+        silence_s: float = SILENCE_S,
     ) -> None:
         """`per_minute`: messages of one source; 0: as many as may come. `wants_silence`, `wants_ramp`: whether mail
         inside the silence, and more than one connection more at a time, are punished: the penalty is twice as long and
-        begins anew."""
+        begins anew. `silence_s`: another than the published one, for tests; the times within it go along."""
         self.penalty_s = penalty_s
         self.per_minute = per_minute
         self.wants_silence = wants_silence
         self.wants_ramp = wants_ramp
+        self.silence_s = silence_s
+        self.punished = 0
+        """How often a recovery was wrong."""
         self._senders: dict[str, _Sender] = {}
 
     def block(self, way: Subject, now_s: float) -> None:
@@ -136,6 +140,7 @@ class Google:
         sender.first_s = -1.0
 
     def _punish(self, sender: "_Sender", now_s: float) -> None:
+        self.punished += 1
         longest_s = max(LONGEST_S, self.penalty_s)
         sender.penalty_s = min(2 * sender.penalty_s, longest_s)
         sender.until_s = max(sender.until_s, min(now_s + sender.penalty_s, sender.begun_s + longest_s))
@@ -144,16 +149,17 @@ class Google:
 
     def _judge_silence(self, sender: "_Sender", now_s: float) -> None:
         """Mail while it is blocked: a probe behind a silence, mail that was under way, or a wrong recovery."""
-        if not self.wants_silence or now_s - sender.begun_s < STRAGGLER_S or now_s - sender.mail_s >= SILENCE_S:
+        straggler_s = STRAGGLER_S * self.silence_s / SILENCE_S
+        if not self.wants_silence or now_s - sender.begun_s < straggler_s or now_s - sender.mail_s >= self.silence_s:
             return
-        if now_s - sender.punished_s >= SILENCE_S:  # once for each silence that was broken, not for each message
+        if now_s - sender.punished_s >= self.silence_s:  # once for each silence that was broken, not for each message
             self._punish(sender, now_s)
 
     def _judge_ramp(self, sender: "_Sender", now_s: float) -> None:
         """Mail behind a block: as many connections as by now may be there?"""
         if sender.first_s < 0:
             sender.first_s = now_s
-        allowed = 1 + int((now_s - sender.first_s) / RAMP_S)
+        allowed = 1 + int((now_s - sender.first_s) / (RAMP_S * self.silence_s / SILENCE_S))
         if allowed >= RAMP_CONNECTIONS:
             sender.is_recovering = False
         elif self.wants_ramp and sender.connections > allowed:

@@ -112,11 +112,28 @@ def keys_of(struct: type[msgspec.Struct]) -> list[Key]:
 _KEYS: dict[type[msgspec.Struct], list[Key]] = {}
 
 
-class Reader:
-    """Reads one tree. `problems` and `warnings` gather; `bad` are the paths whose value was not taken."""
+class Known:
+    """What was read of tables, by the table itself and not by what it holds."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tables: Sequence[object], read: Sequence[object]) -> None:
+        self._tables = list(tables)  # as long as they are there nothing else has their identity
+        self._read = dict(zip(map(id, tables), read, strict=True))
+
+    def get(self, table: object) -> object:
+        """None: it is not known."""
+        return self._read.get(id(table))
+
+
+class Reader:
+    """Reads one tree. `problems` and `warnings` gather; `bad` are the paths whose value was not taken.
+
+    `known`: tables in lists that were read before and found right -> what came of them. Trees share these tables, as
+    policies share `default`'s rules.
+    """
+
+    def __init__(self, tree: Tree, known: Known | None = None) -> None:
         self.tree = tree
+        self._known = known
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.bad: set[Keys] = set()
@@ -208,8 +225,12 @@ class Reader:
             what = "a list of tables, [[...]]" if isinstance(item, inspect.StructType) else "a list"
             return self._refuse(path, f"expected {what}, got {shown(raw)}", default)
         items = cast("list[object]", raw)
-        taken = [self._value(item, None, value, (*path, i), lambda: None) for i, value in enumerate(items)]
+        taken = [self._item(item, value, (*path, i)) for i, value in enumerate(items)]
         return tuple(value for value in taken if value is not None)
+
+    def _item(self, item: inspect.Type, raw: object, path: Keys) -> object:
+        known = None if self._known is None else self._known.get(raw)
+        return self._value(item, None, raw, path, lambda: None) if known is None else known
 
     def _mapping(self, item: inspect.Type, raw: object, path: Keys, default: Callable[[], object]) -> object:
         if not isinstance(raw, dict):

@@ -28,7 +28,7 @@ class Watch(NamedTuple):
     scope: str
 
 
-class _Compiled(NamedTuple):
+class _Candidate(NamedTuple):
     rule: Rule
     hosts: Index | None
     texts: tuple[re.Pattern[str], ...]
@@ -38,10 +38,10 @@ class Rules:
     """The rules of one policy, in their order."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = [_compiled(rule) for rule in rules]
-        self._remembered: dict[tuple[int, str, str, bool, str], tuple[_Compiled, ...]] = {}
+        self._hosts = [_hosts(rule) for rule in rules]
+        self._remembered: dict[tuple[int, str, str, bool, str], tuple[_Candidate, ...]] = {}
         self.in_order = tuple(rules)
-        self.is_empty = not self._rules
+        self.is_empty = not rules
         triggers = [(rule, rule.trigger_of(action), action.scope) for rule in rules for action in rule.then]
         self.triggers = {(rule.name, trigger) for rule, trigger, _ in triggers}
         """Of which counts are kept."""
@@ -67,24 +67,24 @@ class Rules:
                 return rule
         return None
 
-    def _left(self, answer: Answer, category: str) -> tuple[_Compiled, ...]:
-        """The rules that neither code nor stage nor category rule out, up to the first that takes whatever is left."""
-        left: list[_Compiled] = []
-        for compiled in self._rules:
-            if _is_candidate(compiled.rule, answer, category):
-                left.append(compiled)
-                if not compiled.texts and compiled.hosts is None:
+    def _left(self, answer: Answer, category: str) -> tuple[_Candidate, ...]:
+        """The rules that neither code nor stage nor category rule out, up to the first that takes whatever is left.
+        Only their texts are compiled: most of what policies know no reply of this process ever comes to."""
+        left: list[_Candidate] = []
+        for rule, hosts in zip(self.in_order, self._hosts, strict=True):
+            if _is_candidate(rule, answer, category):
+                left.append(_Candidate(rule, hosts, tuple(map(_search, rule.when.text))))
+                if not rule.when.text and hosts is None:
                     break
         return tuple(left)
 
 
-def _compiled(rule: Rule) -> _Compiled:
-    when = rule.when
-    hosts = None
-    if when.host:
-        hosts = Index()
-        hosts.add(rule.name, when.host)
-    return _Compiled(rule, hosts, tuple(map(_search, when.text)))
+def _hosts(rule: Rule) -> Index | None:
+    if not rule.when.host:
+        return None
+    hosts = Index()
+    hosts.add(rule.name, rule.when.host)
+    return hosts
 
 
 @lru_cache(maxsize=2048)

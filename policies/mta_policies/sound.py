@@ -152,12 +152,13 @@ def _check_zones(reader: Reader, path: Keys, limits: Limits) -> None:
     named = [("window", window.zone) for window in limits.window]
     named += [("quota", limits.quota.zone)] if limits.quota is not None else []
     for key, zone in named:
-        if not _is_zone(zone):
+        if not is_zone(zone):
             reader.fail((*path, key), f'{key}: there is no time zone "{zone}"; write "Asia/Tokyo" or "UTC"')
 
 
 @lru_cache(maxsize=256)
-def _is_zone(name: str) -> bool:
+def is_zone(name: str) -> bool:
+    """Whether this machine knows a time zone of this name."""
     try:
         ZoneInfo(name)
     except (ValueError, OSError, LookupError):  # not found, not a name, a folder of the database

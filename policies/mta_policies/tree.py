@@ -103,30 +103,31 @@ def tree_of(document: Document) -> Tree:
 
 def overlay(lower: Tree, upper: Tree) -> Tree:
     """Both, merged table by table; where both have a value the upper one stands, a list as a whole."""
-    places: dict[Keys, Place] = {(): upper.place(())}
-    return Tree(_overlay(lower.data, upper.data, (), lower, upper, places), places)
+    merged: list[Keys] = [()]
+    hidden: set[Keys] = set()
+    data = _overlay(lower.data, upper.data, (), merged, hidden)
+    places = {keys: place for keys, place in lower.places.items() if not _is_within(keys, hidden)} | upper.places
+    for path in merged:
+        places[path] = upper.place(path)
+    return Tree(data, places)
 
 
-def _overlay(below: Table, above: Table, path: Keys, lower: Tree, upper: Tree, places: dict[Keys, Place]) -> Table:
-    merged: Table = {}
-    for key in (*below, *(key for key in above if key not in below)):
+def _overlay(below: Table, above: Table, path: Keys, merged: list[Keys], hidden: set[Keys]) -> Table:
+    """`merged`: where both have a table; `hidden`: whose lower value does not count."""
+    table = {**below, **above}
+    for key in below.keys() & above.keys():
         here = (*path, key)
-        low, high = below.get(key), above.get(key)
-        if key in below and key in above and isinstance(low, dict) and isinstance(high, dict):
-            places[here] = upper.place(here)
-            merged[key] = _overlay(cast("Table", low), cast("Table", high), here, lower, upper, places)
-        elif key in above:
-            merged[key] = high
-            _copy_places(upper, here, places)
+        low, high = below[key], above[key]
+        if isinstance(low, dict) and isinstance(high, dict):
+            merged.append(here)
+            table[key] = _overlay(cast("Table", low), cast("Table", high), here, merged, hidden)
         else:
-            merged[key] = low
-            _copy_places(lower, here, places)
-    return merged
+            hidden.add(here)
+    return table
 
 
-def _copy_places(source: Tree, path: Keys, places: dict[Keys, Place]) -> None:
-    size = len(path)
-    places.update((keys, place) for keys, place in source.places.items() if keys[:size] == path)
+def _is_within(keys: Keys, paths: set[Keys]) -> bool:
+    return bool(paths) and any(keys[:end] in paths for end in range(1, len(keys) + 1))
 
 
 def join(first: Tree, second: Tree, problems: list[Problem]) -> Tree:

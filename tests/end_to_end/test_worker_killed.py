@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from bench.ledger import Ledger, Village
-from bench.load import Plan
+from bench.load import Plan, run
 from bench.sink import Sink
 from mta.testing.running_server import RunningServer
 from mta.testing.toy_dns import ToyDns
@@ -186,3 +186,28 @@ async def test_a_client_that_waits_for_a_killed_worker_is_answered(tmp_path: Pat
 
     assert {reply[:1] for reply in replies} <= {"2", "4"}
     assert status == 0
+
+
+async def test_the_places_of_a_killed_worker_come_back(tmp_path: Path) -> None:
+    """Killed while all three connections of a destination are busy: its successor has three again, never a fourth."""
+    village = Village(1)
+    async with (
+        ToyDns(village.zone) as dns,
+        Sink(village.profiles(latency_s=0.05)) as sink,
+        RunningServer(tmp_path, dns=dns.address, port=sink.port, policies=village.policies(connections=3)) as server,
+    ):
+        provider = sink.profiles["d0.test"]
+        await run(Plan(port=server.smtp_port, messages=200, sessions=10, sizes=[1_024], domains=village.domains))
+        told = await server.until_told(lambda events: any(each["event"] == "delivered" for each in events))
+        await sink.until(lambda: provider.connections_open == 3)
+        before = provider.connections_max
+        worker = next(each["worker"] for each in told if each["event"] == "delivered")
+        async with kept_dead(server, worker):
+            await sink.until(lambda: provider.connections_open == 0)
+            provider.connections_max = 0
+        await sink.until(lambda: provider.connections_open == 3)
+        seen = provider.messages
+        await sink.until(lambda: provider.messages >= seen + 30)
+        after = provider.connections_max
+
+    assert (before, after) == (3, 3)

@@ -11,14 +11,20 @@ from mta.delivery.signatures import Told
 from mta.delivery.targets import Targets
 from mta.model.outcome import Reply
 from mta.smtp.outgoing import Outgoing
-from mta.testing.engine_rig import SimulatedWorker
 from mta.testing.engine_scenario import BIG, SMALL, Scenario, Size, run
 from mta.testing.simulated_clock import SimulatedClock
+from mta.testing.simulated_worker import SimulatedWorker
+from mta_policies.allotments import Accounts
 from mta_policies.limits import Share
+from mta_policies.restraint import Restraint
+from mta_policies.schema import Limits
 
 SEEDS_FOR_A_FAULT = 12
 DAYS = 3
-BUSY = Size(messages=60, accidents=1, acts=10, crowds=1.0)
+BUSY = Size(messages=60, accidents=1, acts=10, crowds=1.0, rules=0.0, quotas=0.0)
+RULED = Size(messages=60, accidents=1, acts=2, crowds=1.0, rules=1.0, owners=(2, 3))
+SLOWED = Size(messages=60, accidents=0, acts=0, crowds=1.0, rules=1.0, owners=(1, 2))
+QUOTED = Size(messages=60, accidents=0, acts=0, crowds=1.0, rules=0.0, quotas=1.0, owners=(2, 3))
 
 
 def test_every_accepted_recipient_has_its_one_end(seed: int):
@@ -167,6 +173,26 @@ def test_a_fault_is_found(fault: Callable[[SimulatedWorker], None]):
     assert _found(fault)
 
 
+def _obeys_no_rule(worker: SimulatedWorker) -> None:
+    """Firings are made, told and kept, and have no effect."""
+    worker.dispatcher.restraints._set = lambda *arguments: None  # type: ignore[method-assign]
+
+
+def _keeps_its_rules_to_itself(worker: SimulatedWorker) -> None:
+    """Nobody hears of what fires here, not even the worker's next life."""
+    worker.dispatcher.restraints.report = lambda changes: None
+
+
+@pytest.mark.parametrize(
+    "fault", [_obeys_no_rule, _keeps_its_rules_to_itself], ids=lambda fault: fault.__name__.strip("_")
+)
+def test_a_fault_about_rules_is_found(fault: Callable[[SimulatedWorker], None]):
+    """Mail that a firing is for goes out, here or at another worker."""
+    found = _found(fault, RULED)
+
+    assert " while r" in found or " faster than r" in found
+
+
 def test_a_connection_too_many_is_found(monkeypatch: pytest.MonkeyPatch):
     """Providers count for themselves."""
     count = Share.count
@@ -193,6 +219,20 @@ def test_mail_that_is_said_late_is_found(monkeypatch: pytest.MonkeyPatch):
     assert "over the rate" in _found()
 
 
+def test_a_rule_that_slows_too_little_is_found(monkeypatch: pytest.MonkeyPatch):
+    """The rate that it says is kept over all that it is for."""
+    monkeypatch.setattr(Restraint, "_limits", lambda restraint, wall_s: Limits())
+
+    assert " faster than r" in _found(size=SLOWED)
+
+
+def test_a_quota_that_is_passed_is_found(monkeypatch: pytest.MonkeyPatch):
+    """Whoever draws gets all that he asks for."""
+    monkeypatch.setattr(Accounts, "draw", lambda accounts, draw: max(0, draw.wanted))
+
+    assert "in an hour" in _found(size=QUOTED)
+
+
 def test_mail_in_clear_is_found(monkeypatch: pytest.MonkeyPatch):
     """Where a policy says that it must not be."""
     monkeypatch.setattr(Targets, "tls_mode", lambda targets, target, now_s: "none")
@@ -200,19 +240,19 @@ def test_mail_in_clear_is_found(monkeypatch: pytest.MonkeyPatch):
     assert "MAIL in clear" in _found()
 
 
-def _found(fault: Callable[[SimulatedWorker], None] = lambda worker: None) -> str:
+def _found(fault: Callable[[SimulatedWorker], None] = lambda worker: None, size: Size = BUSY) -> str:
     """The story of the first seed that fails, "" where none does."""
     for seed in range(SEEDS_FOR_A_FAULT):
         try:
-            run(seed, BUSY, fault)
+            run(seed, size, fault)
         except AssertionError as error:
             return str(error)
     return ""
 
 
 def test_the_simulation_gets_around():
-    """The seeds reach what they are for: TLS, both families, several sources, signatures, mail that waits."""
-    scenarios = [run(seed, Size(crowds=1.0)) for seed in range(12)]
+    """The seeds reach what they are for: TLS, both families, several sources, signatures, mail that waits, rules."""
+    scenarios = [run(seed, Size(crowds=1.0, rules=0.6)) for seed in range(12)]
     ledgers = [scenario.ledger for scenario in scenarios]
     taken = [taken for ledger in ledgers for each in ledger.recipients.values() for taken in each.taken]
 
@@ -221,3 +261,7 @@ def test_the_simulation_gets_around():
     assert {":" in taken.transaction.address for taken in taken} == {False, True}
     assert sum(ledger.signed.verified for ledger in ledgers) > 50
     assert sum(ledger.turns.compared for ledger in ledgers) > 20
+    fired = {pair for ledger in ledgers for pair in ledger.restrained.seen}
+    assert {action for action, _ in fired} == {"suspend", "slow", "probe", "alert"}
+    assert len({scope for _, scope in fired}) > 6
+    assert sum(ledger.restrained.kept for ledger in ledgers) > 20

@@ -6,6 +6,9 @@ from typing import Any
 
 from mta_policies.rehearsal.traffic import NEVER_S
 
+FIRST = -(1 << 60)
+"""Put to the order of what comes before all else of its time."""
+
 
 class Agenda:
     """What is to be done, in the order of time; at the same time in the order in which it was said."""
@@ -21,6 +24,11 @@ class Agenda:
         """Call it then; what was due before is done now."""
         self._count += 1
         heapq.heappush(self._things, (max(at_s, self.now_s), self._count, call, what))
+
+    def at_first(self, at_s: float, call: Callable[[Any], None], what: Any) -> None:
+        """The same, before what else is to be done at that time."""
+        self._count += 1
+        heapq.heappush(self._things, (max(at_s, self.now_s), FIRST + self._count, call, what))
 
     @property
     def next_s(self) -> float:

@@ -15,11 +15,12 @@ from mta_policies.rehearsal.fates import Fates
 from mta_policies.rehearsal.force import Force
 from mta_policies.rehearsal.gates import Gates
 from mta_policies.rehearsal.holds import Holds
-from mta_policies.rehearsal.pools import Job, Pool
+from mta_policies.rehearsal.lane import Job
+from mta_policies.rehearsal.pools import Pool
 from mta_policies.rehearsal.recorded import Provider
 from mta_policies.rehearsal.sending import Sending
 from mta_policies.rehearsal.tally import Tally
-from mta_policies.rehearsal.traffic import NEVER_S, Mail, Traffic
+from mta_policies.rehearsal.traffic import NEVER_S, Crowd, Mail, Traffic
 from mta_policies.rehearsal.ways import Map, Ways
 
 IDLE_S: Final = 60.0
@@ -29,12 +30,12 @@ STEPS_BETWEEN_TELLING: Final = 1 << 16
 
 
 Progress = Callable[[float, int], None]
-"""Told now and then the time, and how much mail was due by then."""
+"""Told now and then the time, and of how many recipients all is over."""
 
 
-def silent(now_s: float, arrived: int) -> None:
+def silent(now_s: float, ended: int) -> None:
     """Nobody wants to know."""
-    del now_s, arrived
+    del now_s, ended
 
 
 class Scene(NamedTuple):
@@ -74,20 +75,26 @@ class Drain:
     def run(self) -> dict[str, Tally]:
         """All of the traffic. -> the tallies by label."""
         agenda, mails, until_s = self._agenda, self._traffic.mails, self._scene.until_s
+        for crowd in self._traffic.crowds:
+            agenda.at_first(crowd.at_s, self._gather, (crowd, 0))
         at, count = 0, len(mails)
         while True:
             due_s = mails[at].due_s if at < count else NEVER_S
             next_s = agenda.next_s
-            if min(due_s, next_s) > until_s or due_s == next_s == NEVER_S:
-                break
             if due_s <= next_s:
-                agenda.now_s = max(agenda.now_s, due_s)
+                if due_s > until_s or due_s == NEVER_S:
+                    break
+                if due_s > agenda.now_s:
+                    agenda.now_s = due_s
                 at = self._arrive(at)
-            else:
+            elif next_s <= until_s:
                 agenda.turn()
+            else:
+                break
             self.steps += 1
             if not self.steps % STEPS_BETWEEN_TELLING:
-                self._scene.progress(agenda.now_s, at)
+                ended = sum(tally.arrived - tally.waiting for tally in self._ways.tallies.values())
+                self._scene.progress(agenda.now_s, ended)
         self._close()
         return self._ways.tallies
 
@@ -102,13 +109,13 @@ class Drain:
             end += 1
         groups: dict[tuple[Pool, str, int], list[Mail]] = {}
         for mail in mails[at:end]:
-            pool, tally, _ = self._ways.of(mail.stream)
+            pool, tally, _ = way = self._ways.of(mail.stream)
             tally.arrive(mail.due_s)
-            if not self._fates.ends_early(mail):
+            if not self._fates.ends_early(mail, way):
                 domain = "" if pool.limits.mix_domains else mail.stream.domain
                 groups.setdefault((pool, domain, mail.attempts), []).append(mail)
         for (pool, _, attempts), group in groups.items():
-            most = pool.recipients_max or len(group)
+            most = pool.recipients_max(group[0].stream.subject.tenant) or len(group)
             pool.lane.extend(Job(group[i : i + most], attempts) for i in range(0, len(group), most))
         for pool in {pool: None for pool, _, _ in groups}:
             if not pool.cause:
@@ -117,19 +124,37 @@ class Drain:
 
     def _arrive_alone(self, mail: Mail) -> None:
         """The only recipient of its message: as most are."""
-        pool, tally, _ = self._ways.of(mail.stream)
+        pool, tally, _ = way = self._ways.of(mail.stream)
         tally.arrive(mail.due_s)
-        if not self._fates.ends_early(mail):
+        if not self._fates.ends_early(mail, way):
             pool.lane.append(Job([mail], mail.attempts))
             if not pool.cause:
                 self._sending.pump(pool)
+
+    def _gather(self, due: tuple[Crowd, int]) -> None:
+        """A crowd is due: all of it, or its next message."""
+        crowd, number = due
+        now_s = self._agenda.now_s
+        pool, tally, _ = self._ways.of(crowd.stream)
+        count = 1 if crowd.every_s else crowd.messages
+        tally.arrive(now_s, count * crowd.recipients)
+        tenant = crowd.stream.subject.tenant
+        if pool.is_too_large(crowd.size, tenant):
+            self._fates.refuse(pool, tally, now_s, count * crowd.recipients)
+        else:
+            pool.lane.gather(crowd, number, count, pool.recipients_max(tenant) or crowd.recipients)
+            if not pool.cause:
+                self._sending.pump(pool)
+        if number + count < crowd.messages:
+            next_s = crowd.at_s + (number + count) * crowd.every_s
+            self._agenda.at_first(next_s, self._gather, (crowd, number + count))
 
     def _close(self) -> None:
         """Nothing more happens, or the time is over."""
         until_s, end_s = self._scene.until_s, max(self._agenda.now_s, self._traffic.end_s)
         left = self._holds.all_parked()
         for pool in self._ways.pools:
-            left += [(job, pool) for job in pool.lane]
+            left += [(job, pool) for job in pool.lane.drained()]
             left += [(connection.job, pool) for connection in pool.connections if connection.job is not None]
             pool.block("", self._agenda.now_s)
         self._fates.close(left, until_s)

@@ -7,11 +7,12 @@ from mta_policies.answers import Answer
 from mta_policies.bounces import classify
 from mta_policies.rehearsal.agenda import Agenda
 from mta_policies.rehearsal.force import Force
-from mta_policies.rehearsal.pools import Connection, Job, Pool
+from mta_policies.rehearsal.lane import Job
+from mta_policies.rehearsal.pools import Connection, Pool
 from mta_policies.rehearsal.recorded import Provider
-from mta_policies.rehearsal.tally import Tally
+from mta_policies.rehearsal.tally import SIZE, Tally
 from mta_policies.rehearsal.traffic import Mail
-from mta_policies.rehearsal.ways import Ways
+from mta_policies.rehearsal.ways import Way, Ways
 from mta_policies.restraint import Restraint
 from mta_policies.retry import expires_s, next_attempt_s
 
@@ -37,13 +38,10 @@ class Fates:
 
     # before it goes out
 
-    def ends_early(self, mail: Mail) -> bool:
+    def ends_early(self, mail: Mail, way: Way) -> bool:
         """What never comes to a connection: too large by the policy, or refused in the record before there was one."""
-        way = self._ways.of(mail.stream)
-        most = way.pool.policy_limits.message_size_max
-        if most and mail.size > most:
-            way.tally.bounce(mail.due_s, is_attempt=False)
-            way.tally.classed(classify(TOO_LARGE).name)
+        if way.pool.is_too_large(mail.size, way.subject.tenant):
+            self.refuse(way.pool, way.tally, mail.due_s, 1)
             return True
         if mail.ended != "bounced":
             return False
@@ -53,6 +51,14 @@ class Fates:
         way.tally.bounce(mail.due_s, is_attempt=False)
         way.tally.classed(mail.said[-1].category)
         return True
+
+    @staticmethod
+    def refuse(pool: Pool, tally: Tally, at_s: float, count: int) -> None:
+        """So many recipients whose message is too large."""
+        tally.bounce(at_s, count, is_attempt=False)
+        tally.classed(classify(TOO_LARGE).name, count)
+        if pool.policy_limits.message_size_max:
+            tally.bound(SIZE, 0.0, pool.where)
 
     def is_over(self, job: Job, pool: Pool) -> bool:
         """Ends recipients that expired or were cancelled by now. -> nobody is left."""
@@ -90,6 +96,15 @@ class Fates:
         """The fates of a job's recipients. -> the connection is of no more use."""
         now_s, provider = self._agenda.now_s, self._provider
         job.first_s = job.first_s or now_s
+        if len(job.mails) == 1:  # as most are
+            mail = job.mails[0]
+            answer = provider.answer(mail, job.first_s, now_s)
+            if answer is None:
+                self._ways.of(mail.stream).tally.deliver(now_s, now_s - mail.due_s)
+                self._delivered(connection, job, mail)
+                return self._is_well(connection)
+            self._refused(connection.pool, job, answer, job.mails)
+            return self._is_trouble(connection, (answer,), is_well=False)
         alike: dict[Answer, list[Mail]] = {}
         delivered: Mail | None = None
         for mail in job.mails:
@@ -114,6 +129,8 @@ class Fates:
         judge = pool.destination.judge
         if judge.listens:
             self._force.made(judge.delivered(self._ways.subject(mail), now_s), pool.tally)
+        if not (pool.restraints or job.holds):
+            return
         for restraint in _restraints(pool, job):
             if restraint.listens and (change := restraint.delivered(now_s, connection.begun_s)) is not None:
                 self._force.made((change,), pool.tally)
@@ -149,11 +166,11 @@ class Fates:
         now_s = self._agenda.now_s
         tally: Tally = self._ways.tally(mails[0]) if mails else pool.tally
         subject = self._ways.subject(mails[0]) if mails else pool.subject
-        verdict = pool.destination.judge.judge(answer, subject, now_s)
+        verdict = pool.destination.judge.judge(answer, subject, now_s, lambda: pool.pace.per_s(now_s))
         for mail in mails:
             self._ways.tally(mail).classed(verdict.category)
         if verdict.rule:
-            count = tally.matched(verdict.rule, now_s)
+            count = tally.matched(verdict.rule, now_s, pool.where.policy)
             count.firings += sum(change.what == "fired" for change in verdict.changes)
             for restraint in _restraints(pool, job):
                 if restraint.firing.rule == verdict.rule and (change := restraint.refused(now_s)) is not None:

@@ -6,16 +6,17 @@ when there is room, one after another.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mta_policies.firings import Firings
 from mta_policies.limits import WHOLE, Meter
 from mta_policies.local_time import Zones
 from mta_policies.rehearsal.agenda import Agenda
-from mta_policies.rehearsal.pools import Job, Pool, Times
-from mta_policies.rehearsal.tally import Tally
-from mta_policies.rehearsal.traffic import NEVER_S
+from mta_policies.rehearsal.lane import Job, Row
+from mta_policies.rehearsal.pools import Pool, Times
+from mta_policies.rehearsal.tally import Tally, Where
+from mta_policies.rehearsal.traffic import NEVER_S, Mail, Stream
 from mta_policies.restraint import EFFECTIVE, JOB_SCOPES, Restraint, keys_of_job
 from mta_policies.tenants import NO_LIMITS
 
@@ -28,18 +29,20 @@ AGAIN_S = 1.0  # a message that was let go may have to wait for its pool; so lon
 class Hold:
     """One of them."""
 
-    __slots__ = ("cause", "meter", "parked", "restraint", "since_s", "tally", "timer_s", "times")
+    __slots__ = ("cause", "meter", "parked", "restraint", "since_s", "tally", "timer_s", "times", "where")
 
     def __init__(self, cause: str, meter: Meter, times: Times | None, restraint: Restraint | None) -> None:
         self.cause = cause
         self.meter = meter
         self.times = times
         self.restraint = restraint
-        self.parked: deque[tuple[Job, Pool]] = deque()
+        self.parked: deque[tuple[Job | Row, Pool]] = deque()
         self.timer_s = 0.0
         self.since_s = 0.0
         """Since when somebody is parked."""
         self.tally: Tally | None = None
+        self.where = Where("", "")
+        """Of the first who was parked."""
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next transaction may begin; inf: when one ends."""
@@ -66,6 +69,17 @@ class Hold:
         """It ended."""
         self.meter.closed()
 
+    def take(self) -> tuple[Job, Pool]:
+        """Who is parked first. There is somebody."""
+        item, pool = self.parked[0]
+        if isinstance(item, Job):
+            self.parked.popleft()
+            return item, pool
+        job = item.take()
+        if item.is_over:
+            self.parked.popleft()
+        return job, pool
+
 
 class Holds:
     """All of a rehearsal."""
@@ -87,6 +101,10 @@ class Holds:
         self._of_tenants: list[Hold] = []
         self._by_key: dict[str, list[Hold]] = {}
         self._keys: dict[int, list[str]] = {}
+        self._known: dict[int, list[Hold]] = {}
+        """By stream: what was found since firings changed last."""
+        self._has_recipients = False
+        """Whether any firing is of single recipients."""
         self.has_any = False
         """Whether any firing may hold messages."""
 
@@ -98,8 +116,11 @@ class Holds:
         self._version = self._firings.version
         known, self._by_key = self._of_firings, {}
         self._of_firings = {}
+        self._known.clear()
+        self._has_recipients = False
         for firing in self._firings.in_force(now_s):
             if firing.scope in JOB_SCOPES and firing.action in EFFECTIVE:
+                self._has_recipients = self._has_recipients or firing.scope == "recipient"
                 hold = known.pop(firing.id, None)
                 if hold is not None:
                     self._of_firings[firing.id] = hold
@@ -113,15 +134,24 @@ class Holds:
         for hold in known.values():
             self.release(hold, is_over=True)
 
-    def find(self, job: Job, pool: Pool) -> list[Hold]:
-        """What holds for a job."""
-        keys = self._keys_of(job, pool) if self.has_any else ()
-        found = [hold for key in keys if key in self._by_key for hold in self._holds(key, pool)]
-        tenant = job.stream.subject.tenant
+    def find(self, stream: Stream, mails: Iterable[Mail], pool: Pool) -> list[Hold]:
+        """What holds for a job with these recipients; for a row of a crowd, whose recipients have no names: ()."""
+        found = self._of_keys(stream, mails, pool) if self.has_any else []
+        tenant = stream.subject.tenant
         if tenant and pool.destination.policy.tenant_trees:
             own = self._of_tenant(tenant, pool)
             if own is not None:
-                found.append(own)
+                return [*found, own]
+        return found
+
+    def _of_keys(self, stream: Stream, mails: Iterable[Mail], pool: Pool) -> list[Hold]:
+        """Of firings."""
+        if not self._has_recipients and stream.number in self._known:
+            return self._known[stream.number]
+        keys = self._keys_of(stream, mails, pool)
+        found = [hold for key in keys if key in self._by_key for hold in self._holds(key, pool)]
+        if not self._has_recipients:
+            self._known[stream.number] = found
         return found
 
     def _holds(self, key: str, pool: Pool) -> list[Hold]:
@@ -149,24 +179,25 @@ class Holds:
             pool.tenants[tenant] = hold
         return pool.tenants[tenant]
 
-    def _keys_of(self, job: Job, pool: Pool) -> list[str]:
+    def _keys_of(self, stream: Stream, mails: Iterable[Mail], pool: Pool) -> list[str]:
         """Its scope keys; those of the recipient are its own, the others its stream's."""
-        stream = job.stream
         keys = self._keys.get(stream.number)
         if keys is None:
             subject = stream.subject._replace(site=pool.site.name, provider=pool.destination.provider)
             keys = self._keys[stream.number] = keys_of_job(subject)
         provider = pool.destination.provider
-        return [*keys, *(f"recipient {mail.recipient} > {provider}" for mail in job.mails)]
+        return [*keys, *(f"recipient {mail.recipient} > {provider}" for mail in mails if mail.recipient)]
 
     # parked
 
-    def park(self, hold: Hold, job: Job, pool: Pool, wait_s: float) -> None:
-        """A job waits behind this."""
-        if not hold.parked:
+    def park(self, hold: Hold, item: Job | Row, pool: Pool, wait_s: float) -> None:
+        """A job, or all of a row, waits behind this."""
+        last, whose = hold.parked[-1] if hold.parked else (None, pool)
+        if last is None:
             hold.since_s = self._agenda.now_s
-            hold.tally = pool.tally
-        hold.parked.append((job, pool))
+            hold.tally, hold.where = pool.tally, pool.where
+        if not (isinstance(last, Row) and whose is pool and last.join(item)):
+            hold.parked.append((item, pool))
         self._arrange(hold, wait_s)
 
     def _arrange(self, hold: Hold, wait_s: float) -> None:
@@ -189,27 +220,31 @@ class Holds:
             if wait_s > 0:
                 self._arrange(hold, wait_s)
                 return
-            job, pool = hold.parked.popleft()
             if is_over:
-                pool.lane.append(job)
+                item, pool = hold.parked.popleft()
+                _ = pool.lane.append_row(item) if isinstance(item, Row) else pool.lane.append(item)
                 pools[pool] = None
                 continue
-            pool.lane.appendleft(job)
+            job, pool = hold.take()
+            pool.lane.put_back(job)
             self._pump(pool)
-            if pool.lane and pool.lane[0] is job:
+            if pool.lane.is_first(job):
                 self._arrange(hold, AGAIN_S)
                 break
         if not hold.parked and hold.since_s:
             if hold.tally is not None:
-                hold.tally.bound(hold.cause, now_s - hold.since_s)
+                hold.tally.bound(hold.cause, now_s - hold.since_s, hold.where)
             hold.since_s = 0.0
         for pool in pools:
             self._pump(pool)
 
     def all_parked(self) -> list[tuple[Job, Pool]]:
         """Who waits at the end."""
-        holds = [*self._of_firings.values(), *self._of_tenants]
-        return [each for hold in holds for each in hold.parked]
+        found = []
+        for hold in (*self._of_firings.values(), *self._of_tenants):
+            while hold.parked:
+                found.append(hold.take())
+        return found
 
 
 def cause_of(firing: "Firing") -> str:

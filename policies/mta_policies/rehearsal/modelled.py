@@ -20,6 +20,8 @@ class Modelled:
         self._name_of = name_of
         self._models: dict[str, ProviderModel] = {}
         self._record = record
+        self._asked: tuple[float, int, str] | None = None
+        self._said: Answer | None = None
 
     def _model(self, stream: Stream) -> ProviderModel:
         name = self._name_of(stream)
@@ -39,5 +41,8 @@ class Modelled:
         return now_s
 
     def answer(self, mail: Mail, first_s: float, now_s: float) -> Answer | None:
-        said = self._model(mail.stream).answer(mail.stream.subject, now_s)
-        return said if said is not None else self._record.personal(mail, first_s, now_s)
+        subject = mail.stream.subject
+        asked = (now_s, mail.message, subject.source)
+        if asked != self._asked:  # a model counts messages: the other recipients of one hear the same
+            self._asked, self._said = asked, self._model(mail.stream).answer(subject, now_s)
+        return self._said if self._said is not None else self._record.personal(mail, first_s, now_s)

@@ -6,7 +6,7 @@ owners' shares add up to it. Times are Unix seconds, for buckets as well: the cl
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mta_policies.answers import Subject
 from mta_policies.backoff import Backoff
@@ -15,8 +15,9 @@ from mta_policies.limits import WHOLE, Meter
 from mta_policies.local_time import Zones
 from mta_policies.policy import Policy
 from mta_policies.quota import Counter
-from mta_policies.rehearsal.tally import Tally
-from mta_policies.rehearsal.traffic import Mail, Stream
+from mta_policies.rehearsal.lane import Job, Lane
+from mta_policies.rehearsal.tally import Tally, Where
+from mta_policies.rehearsal.traffic import Stream
 from mta_policies.restraint import Restraint, keys_of_pool
 from mta_policies.schema import Limits, Retry
 from mta_policies.windows import Hours
@@ -24,26 +25,12 @@ from mta_policies.windows import Hours
 if TYPE_CHECKING:
     from mta_policies.rehearsal.holds import Hold
 
+PACE_S: Final = 60.0
+MARK_S: Final = 10.0  # what is asked for is of the last minute to a sixth of it
+SHOWN_S: Final = 15.0  # in a shorter time nobody has shown a pace
+
 Ask = Callable[[float], float]
 """now_s -> seconds to wait; 0.0: none."""
-
-
-class Job:
-    """Recipients of one message that go together."""
-
-    __slots__ = ("attempts", "first_s", "holds", "mails")
-
-    def __init__(self, mails: list[Mail], attempts: int, first_s: float = 0.0) -> None:
-        self.mails = mails
-        self.attempts = attempts
-        self.first_s = first_s
-        """When it was tried first; 0: not yet."""
-        self.holds: tuple[Hold, ...] = ()
-        """What counts it while it is under way."""
-
-    @property
-    def stream(self) -> Stream:
-        return self.mails[0].stream
 
 
 class Connection:
@@ -62,6 +49,39 @@ class Connection:
         self.messages = 0
         self.recipients = 0
         self.job: Job | None = None
+
+
+class Pace:
+    """How fast a pool really sent in the last minute, as delivery has it."""
+
+    __slots__ = ("_begun", "_marks", "next_s")
+
+    def __init__(self) -> None:
+        self.next_s = 0.0
+        """When a mark is due."""
+        self._begun = 0
+        self._marks: deque[tuple[float, int]] = deque()
+        """When, and how many transactions were begun by then; the oldest first."""
+
+    def begin(self, now_s: float) -> None:
+        """A transaction begins."""
+        if now_s >= self.next_s:
+            marks = self._marks
+            if marks and now_s - marks[-1][0] > PACE_S:
+                marks.clear()  # nothing was sent: what was before says nothing of now
+            marks.append((now_s, self._begun))
+            while now_s - marks[0][0] > PACE_S:
+                marks.popleft()
+            self.next_s = now_s + MARK_S
+        self._begun += 1
+
+    def per_s(self, now_s: float) -> float:
+        """Messages a second; 0.0 where that is not known yet."""
+        if not self._marks:
+            return 0.0
+        first_s, before = self._marks[0]
+        over_s = now_s - first_s
+        return (self._begun - before) / over_s if SHOWN_S <= over_s <= PACE_S + MARK_S else 0.0
 
 
 class Gate:
@@ -181,6 +201,7 @@ class Pool:
         """Who is meant where no message is."""
         self.keys = keys_of_pool(self.subject)
         policy = destination.policy
+        self.where = Where(policy.name, self.source)
         self.policy_limits, _, self.retry = policy.for_source(self.source)
         self.meter = Meter(self.policy_limits, WHOLE, now_s)
         self.times = Times("limits", self.policy_limits, zones, now_s)
@@ -190,7 +211,8 @@ class Pool:
         self.tenants: dict[str, Hold | None] = {}
         """What tenants allow themselves here."""
         self.backoff = Backoff()
-        self.lane: deque[Job] = deque()
+        self.pace = Pace()
+        self.lane = Lane()
         self.idle: list[Connection] = []
         self.connections: dict[Connection, None] = {}
         self.opening = 0
@@ -233,7 +255,7 @@ class Pool:
         """Its mail waits for that from now on; "": for nothing."""
         if cause != self.cause:
             if self.cause:
-                self.tally.bound(self.cause, now_s - self.cause_s)
+                self.tally.bound(self.cause, now_s - self.cause_s, self.where)
             self.cause, self.cause_s = cause, now_s
 
     @property
@@ -241,11 +263,16 @@ class Pool:
         """All that count its connections and transactions beside its own meter."""
         return [*self.shared, *self.restraints]
 
-    @property
-    def recipients_max(self) -> int:
-        """In one transaction; 0: no limit."""
-        counts = (self.limits.recipients_per_transaction, self.limits.recipients_per_connection)
+    def recipients_max(self, tenant: str) -> int:
+        """In one transaction of this tenant's mail; 0: no limit."""
+        own = self.destination.policy.for_tenant(tenant).limits.recipients_per_transaction
+        counts = (self.limits.recipients_per_transaction, self.limits.recipients_per_connection, own)
         return min(filter(None, counts), default=0)
+
+    def is_too_large(self, size: int, tenant: str) -> bool:
+        """For the policy, or for what the tenant allows itself."""
+        most, own = self.policy_limits.message_size_max, self.destination.policy.for_tenant(tenant).limits
+        return 0 < most < size or 0 < own.message_size_max < size
 
     def retry_for(self, tenant: str) -> Retry:
         """When mail of this tenant is tried again."""

@@ -5,11 +5,11 @@ the log begins is known by its fates alone.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from mta_policies.answers import MESSAGE_STAGES, Answer, Subject
+from mta_policies.answers import MESSAGE_STAGES, Answer, Subject, netblock
 from mta_policies.bounces import classify
 from mta_policies.rehearsal.recorded import Book, Books, is_personal
 from mta_policies.rehearsal.tally import RuleCount
@@ -17,17 +17,20 @@ from mta_policies.rehearsal.traffic import NEVER_S, Mail, Said, Stream, Traffic
 
 TEXT_CHARS_MAX: Final = 300  # of a reply: what rules look for stands at its beginning
 PEAK_S: Final = 60
+TIME_MAX_S: Final = 32_503_680_000.0  # the year 3000: a clock that says more is no clock
 FINAL: Final = frozenset({"delivered", "bounced", "expired", "cancelled"})
 FATES: Final = FINAL | {"deferred"}
 
 _UNKNOWN_SITE: Final = ""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=TIME_MAX_S)]
 
 
 class Line(msgspec.Struct, gc=False):
     """What of a line of the event log is wanted; the names are those of docs/guide/events.md."""
 
     event: str
-    time: float
+    time: Seconds
     id: str = ""
     sender: str = ""
     recipient: str = ""
@@ -47,8 +50,8 @@ class Line(msgspec.Struct, gc=False):
     enhanced: str = ""
     text: str = ""
     attempt: int = 0
-    queued_s: float = 0.0
-    send_at: float = 0.0
+    queued_s: Seconds = 0.0
+    send_at: Seconds = 0.0
     from_peer: bool = True
     rule: str = ""
     change: str = ""
@@ -168,7 +171,7 @@ class Recorder:
         key = (line.policy, line.rule)
         count = self.rules.get(key)
         if count is None:
-            count = self.rules[key] = RuleCount()
+            count = self.rules[key] = RuleCount(policy=line.policy)
         count.first_s = min(count.first_s, line.time)
         return count
 
@@ -203,7 +206,7 @@ class Recorder:
         if stream is None:
             subject = Subject(
                 source=line.source,
-                source_address=line.source_address,
+                source_address=_address(line.source_address),
                 site=line.site,
                 tenant=line.tenant,
                 campaign=line.campaign,
@@ -262,3 +265,12 @@ class Recorder:
             if known is None:
                 known = self._streams[key] = Stream(len(self._streams), domain, "", "", Subject())
         return known
+
+
+def _address(text: str) -> str:
+    """An address of ours; "" for what is none."""
+    try:
+        netblock(text)
+    except ValueError:
+        return ""
+    return text

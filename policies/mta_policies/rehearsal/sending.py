@@ -8,8 +8,9 @@ from mta_policies.rehearsal.agenda import Agenda
 from mta_policies.rehearsal.fates import Fates, chance
 from mta_policies.rehearsal.force import Force
 from mta_policies.rehearsal.gates import Gates
-from mta_policies.rehearsal.holds import Holds
-from mta_policies.rehearsal.pools import Connection, Gate, Job, Pool
+from mta_policies.rehearsal.holds import Hold, Holds
+from mta_policies.rehearsal.lane import Job
+from mta_policies.rehearsal.pools import Connection, Gate, Pool
 from mta_policies.rehearsal.recorded import Provider
 from mta_policies.rehearsal.traffic import NEVER_S
 
@@ -18,7 +19,7 @@ OPENING_MAX: Final = 20  # connections that one pool opens at the same time
 CONNECTIONS_MAX: Final = 1_000  # of one pool, where no limit is set: more a server does not hold for one site
 FAILURES_MAX: Final = 8  # in a row: from then on a site that is known to be down is not tried before it is up
 
-DOWN: Final = "the site does not answer"
+DOWN: Final = "a pause after a connection that failed"
 
 
 class Sending:
@@ -45,7 +46,7 @@ class Sending:
     def pump(self, pool: Pool, granted: Gate | None = None) -> None:
         """Send while it is possible. `granted`: a shared limit has room for one."""
         lane, now_s = pool.lane, self._agenda.now_s
-        while lane:
+        while lane.waiting:
             if pool.version != self.force.firings.version:
                 self.force.feel(pool)
             wait_s, cause = 0.0, ""
@@ -95,16 +96,18 @@ class Sending:
         """The next job that may go; what is over ends, what has to wait for itself is parked."""
         lane, now_s = pool.lane, self._agenda.now_s
         asks_holds = self.holds.has_any or bool(pool.destination.policy.tenant_trees)
-        while lane:
+        while lane.waiting:
+            if asks_holds and (row := lane.first_row) is not None:
+                wait_s, longest = _longest(self.holds.find(row.crowd.stream, (), pool), now_s)
+                if longest is not None:
+                    self.holds.park(longest, lane.pop_row(), pool, wait_s)
+                    continue
             job = lane.popleft()
             if self.fates.is_over(job, pool):
                 continue
             if asks_holds:
-                holds = self.holds.find(job, pool)
-                wait_s, longest = 0.0, None
-                for hold in holds:
-                    if (hold_s := hold.wait_s(now_s)) > wait_s:
-                        wait_s, longest = hold_s, hold
+                holds = self.holds.find(job.stream, job.mails, pool)
+                wait_s, longest = _longest(holds, now_s)
                 if longest is not None:
                     self.holds.park(longest, job, pool, wait_s)
                     continue
@@ -115,6 +118,7 @@ class Sending:
     def _start(self, pool: Pool, connection: Connection, job: Job) -> None:
         """MAIL is said."""
         now_s = self._agenda.now_s
+        pool.pace.begin(now_s)
         if pool.meter.has_rate:
             pool.meter.transaction(now_s)
         for gate in pool.turns:
@@ -171,7 +175,7 @@ class Sending:
     def _open(self, pool: Pool, granted: Gate | None) -> None:
         """Open as many connections as there is mail for and limits allow; say what stops it."""
         now_s, cause = self._agenda.now_s, ""
-        while pool.opening < min(len(pool.lane), OPENING_MAX):
+        while pool.opening < min(pool.lane.waiting, OPENING_MAX):
             wait_s, cause = max(pool.site.backoff.wait_s(now_s), pool.backoff.wait_s(now_s)), DOWN
             if wait_s <= 0:
                 is_full = len(pool.connections) >= CONNECTIONS_MAX
@@ -236,7 +240,7 @@ class Sending:
         pool = connection.pool
         self._provider.closed(pool.stream, self._agenda.now_s)
         self._gone(connection)
-        if pool.lane:
+        if pool.lane.waiting:
             self._agenda.at(self._agenda.now_s, self.pump, pool)
 
     def _gone(self, connection: Connection) -> None:
@@ -280,12 +284,24 @@ class Sending:
     def _lend(self, connection: Connection) -> None:
         """An idle connection without mail makes room for another site's, now or when some comes."""
         pool = connection.pool
-        if connection.job is not None or connection not in pool.connections or pool.lane:
+        if connection.job is not None or connection not in pool.connections or pool.lane.waiting:
             return
-        is_probe = pool.site.backoff.is_probe(connection) or pool.backoff.is_probe(connection)
-        if is_probe or any(level.doors.waiting for level in connection.told):
+        is_wanted = pool.site.backoff.is_probe(connection) or pool.backoff.is_probe(connection)
+        for level in connection.told:
+            if level.doors.waiting:
+                is_wanted = True
+        if is_wanted:
             pool.idle.remove(connection)
             self.leave(connection)
             return
         for level in connection.told:
             level.idle[connection] = None
+
+
+def _longest(holds: list[Hold], now_s: float) -> tuple[float, Hold | None]:
+    """How long they keep a message, and which of them longest; None: it may go."""
+    wait_s, longest = 0.0, None
+    for hold in holds:
+        if (hold_s := hold.wait_s(now_s)) > wait_s:
+            wait_s, longest = hold_s, hold
+    return wait_s, longest

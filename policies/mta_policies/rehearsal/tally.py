@@ -5,8 +5,7 @@ time.
 """
 
 from array import array
-from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -14,7 +13,17 @@ from mta_policies.rehearsal.traffic import NEVER_S
 
 FIRINGS_MAX: Final = 1_000  # spans of firings that are kept for pictures
 
+SIZE: Final = "limits.message_size_max"
+"""A limit that nothing waits for: what it stops is refused at once."""
+
 SERIES: Final = ("arrived", "delivered", "deferred", "ended")
+
+
+class Where(NamedTuple):
+    """Whose limits they are."""
+
+    policy: str
+    source: str
 
 
 class RuleCount(msgspec.Struct):
@@ -25,6 +34,8 @@ class RuleCount(msgspec.Struct):
     """What it set off: slow, suspend, probe, alert."""
     first_s: float = NEVER_S
     """When it matched first."""
+    policy: str = ""
+    """In which it was found."""
 
 
 class Span(msgspec.Struct):
@@ -64,17 +75,21 @@ class Tally:
         self.categories: dict[str, int] = {}
         self.bound_s: dict[str, float] = {}
         """What mail that was due waited for, and for how long, the times of all pools together."""
+        self.where: dict[str, Where] = {}
+        """Whose limit that was, where it was met first."""
         self.spans: list[Span] = []
         self.series: dict[str, dict[int, int]] = {name: {} for name in SERIES}
+        self._arrived, self._delivered, self._ended = (self.series[name] for name in ("arrived", "delivered", "ended"))
 
     # counted
 
-    def arrive(self, at_s: float) -> None:
+    def arrive(self, at_s: float, count: int = 1) -> None:
         """Mail is due for the first time."""
-        self.arrived += 1
+        self.arrived += count
         if at_s < self.first_s:
             self.first_s = at_s
-        self._mark("arrived", at_s)
+        at = int(at_s // self.bin_s)
+        self._arrived[at] = self._arrived.get(at, 0) + count
 
     def deliver(self, at_s: float, wait_s: float) -> None:
         """The other side took it, so long after it was due for the first time."""
@@ -83,8 +98,9 @@ class Tally:
         if at_s > self.last_delivered_s:
             self.last_delivered_s = at_s
         self.waits_s.append(wait_s)
-        self._mark("delivered", at_s)
-        self._mark("ended", at_s)
+        at = int(at_s // self.bin_s)
+        for series in (self._delivered, self._ended):
+            series[at] = series.get(at, 0) + 1
 
     def defer(self, at_s: float) -> None:
         """It is put off by the other side."""
@@ -92,11 +108,11 @@ class Tally:
         self.deferred += 1
         self._mark("deferred", at_s)
 
-    def bounce(self, at_s: float, *, is_attempt: bool = True) -> None:
+    def bounce(self, at_s: float, count: int = 1, *, is_attempt: bool = True) -> None:
         """Refused for good."""
-        self.attempts += is_attempt
-        self.bounced += 1
-        self._mark("ended", at_s)
+        self.attempts += count if is_attempt else 0
+        self.bounced += count
+        self._mark("ended", at_s, count)
 
     def expire(self, at_s: float) -> None:
         """Its time was over."""
@@ -108,15 +124,15 @@ class Tally:
         self.cancelled += 1
         self._mark("ended", at_s)
 
-    def classed(self, category: str) -> None:
+    def classed(self, category: str, count: int = 1) -> None:
         """An answer that was not "delivered" is of this category."""
-        self.categories[category] = self.categories.get(category, 0) + 1
+        self.categories[category] = self.categories.get(category, 0) + count
 
-    def matched(self, rule: str, at_s: float) -> RuleCount:
+    def matched(self, rule: str, at_s: float, policy: str) -> RuleCount:
         """A rule matched."""
         count = self.rules.get(rule)
         if count is None:
-            count = self.rules[rule] = RuleCount()
+            count = self.rules[rule] = RuleCount(policy=policy)
         count.matches += 1
         count.first_s = min(count.first_s, at_s)
         return count
@@ -126,14 +142,17 @@ class Tally:
         if len(self.spans) < FIRINGS_MAX:
             self.spans.append(span)
 
-    def bound(self, cause: str, for_s: float) -> None:
+    def bound(self, cause: str, for_s: float, where: Where) -> None:
         """Mail that was due waited so long for this."""
-        self.bound_s[cause] = self.bound_s.get(cause, 0.0) + for_s
+        if cause in self.bound_s:
+            self.bound_s[cause] += for_s
+        else:
+            self.bound_s[cause], self.where[cause] = for_s, where
 
-    def _mark(self, name: str, at_s: float) -> None:
+    def _mark(self, name: str, at_s: float, count: int = 1) -> None:
         series = self.series[name]
         at = int(at_s // self.bin_s)
-        series[at] = series.get(at, 0) + 1
+        series[at] = series.get(at, 0) + count
 
     # asked
 
@@ -149,10 +168,12 @@ class Tally:
 
     def wait_s(self, share: float) -> float:
         """So long waited at most this share of what was delivered, the quickest: 0.5 is the median."""
-        if not self.waits_s:
-            return 0.0
-        ordered = sorted(self.waits_s)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return self.wait_times_s(share)[0]
+
+    def wait_times_s(self, *shares: float) -> list[float]:
+        """The same of several shares; 0.0 where nothing was delivered."""
+        ordered = sorted(self.waits_s) or [0.0]
+        return [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in shares]
 
     def backlog(self) -> list[tuple[float, int]]:
         """How much waited at the end of each bin in which that changed."""
@@ -167,30 +188,3 @@ class Tally:
     def backlog_max(self) -> int:
         """The most that waited."""
         return max((waiting for _, waiting in self.backlog()), default=0)
-
-
-def total(tallies: Iterable[Tally], bin_s: float) -> Tally:
-    """Of several providers together."""
-    whole = Tally(bin_s)
-    for each in tallies:
-        for name in (
-            "arrived",
-            "delivered",
-            "deferred",
-            "bounced",
-            "expired",
-            "cancelled",
-            "attempts",
-            "transactions",
-            "connections",
-            "failures",
-        ):
-            setattr(whole, name, getattr(whole, name) + getattr(each, name))
-        whole.first_s = min(whole.first_s, each.first_s)
-        whole.last_delivered_s = max(whole.last_delivered_s, each.last_delivered_s)
-        whole.waits_s.extend(each.waits_s)
-        for name, series in each.series.items():
-            sums = whole.series[name]
-            for at, count in series.items():
-                sums[at] = sums.get(at, 0) + count
-    return whole

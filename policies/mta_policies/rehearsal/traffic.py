@@ -83,6 +83,27 @@ class Mail:
         self.ended_s = NEVER_S
 
 
+class Crowd(NamedTuple):
+    """Messages that are all alike, as of a campaign: none of them is made before it is its turn."""
+
+    stream: Stream
+    messages: int
+    at_s: float
+    """When the first is due."""
+    every_s: float = 0.0
+    """From one to the next; 0: all at once."""
+    recipients: int = 1
+    """Of each message."""
+    size: int = 0
+    number: int = 0
+    """Of the first message."""
+
+    def mail(self, number: int) -> Mail:
+        """A recipient of that message, counted from 0."""
+        due_s = self.at_s + number * self.every_s
+        return Mail("", self.number + number, self.stream, due_s, due_s, self.size)
+
+
 class Traffic(NamedTuple):
     """What is rehearsed, in the order in which it becomes due; recipients of one message stand together."""
 
@@ -91,3 +112,4 @@ class Traffic(NamedTuple):
     start_s: float
     end_s: float
     """When the record ends; of invented mail when the last of it is due."""
+    crowds: Sequence[Crowd] = ()

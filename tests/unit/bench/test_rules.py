@@ -1,5 +1,7 @@
 """`python -m bench.rules` measures what it says."""
 
+import re
+
 import pytest
 
 from bench import rules
@@ -12,8 +14,8 @@ def test_every_policy_has_its_row(capsys: pytest.CaptureFixture[str]) -> None:
 
     lines = capsys.readouterr().out.splitlines()
     assert status == 0
-    assert [line.split(",")[0].strip() for line in lines if " rules" in line] == list(rules.NAMES)
-    assert lines[-1].startswith(f"loading {len(layers.shipped_names())} policies: ")
+    assert [line.split(",")[0].strip() for line in lines if re.search(r", \d+ rules", line)] == list(rules.NAMES)
+    assert any(line.startswith(f"loading {len(layers.shipped_names())} policies: ") for line in lines)
 
 
 def test_the_answers_find_rules() -> None:

@@ -259,3 +259,14 @@ def test_somebody_types(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("getpass.getuser", nobody)
     assert asking.who() == "admin"
+
+
+def test_a_policy_that_is_wrong_keeps_nobody_from_asking(tmp_path: Path) -> None:
+    """Only mta.toml is read: the server still runs with what held before."""
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "isp.toml").write_text("[limtis]\n")
+    (tmp_path / "mta.toml").write_text('[admin]\naddress = "unix:a.sock"\n[policies]\ndirectory = "policies"\n')
+
+    server = asking.asking(arguments("--config", str(tmp_path / "mta.toml")))
+
+    assert str(server.address) == f"unix:{tmp_path}/a.sock"

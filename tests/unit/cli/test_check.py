@@ -143,6 +143,22 @@ def test_a_policy_without_limits_amounts_to_no_limit(file: Path, capsys: Printed
     }
 
 
+def test_limits_across_destinations_are_listed(file: Path, capsys: Printed) -> None:
+    """Each with all that it says, and its place."""
+    file.write_text(
+        '[[limit]]\nper = "tenant"\nrate = ["20/s", "40000/h"]\n'
+        'quota = { count = 300000, zone = "Asia/Tokyo" }\n[[limit]]\nper = "source"\nwindow = "08:00-22:00"\n'
+    )
+
+    status = main(["check"])
+
+    assert status == 0
+    assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[-2:]] == [
+        "tenant * 20/s and 40000/h; 300000 per day (Asia/Tokyo) mta.toml:1",
+        "source * 08:00-22:00 UTC mta.toml:5",
+    ]
+
+
 def test_the_limits_of_all_policies_are_said_where_asked_for(file: Path, capsys: Printed) -> None:
     """Shipped ones too."""
     file.write_text("")

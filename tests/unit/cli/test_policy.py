@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.cli import main, policy
+from mta.cli import main, policy_explain
 from mta.config import Config
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts, MxHost
@@ -50,7 +50,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> FakeResolver:
     def make(_: Config) -> FakeResolver:
         return fake
 
-    monkeypatch.setattr(policy, "make_resolver", make)
+    monkeypatch.setattr(policy_explain, "make_resolver", make)
     return fake
 
 
@@ -322,7 +322,7 @@ def test_the_resolver_is_the_configured_one(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.undo()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(policy, "Resolver", Recorder)
+    monkeypatch.setattr(policy_explain, "Resolver", Recorder)
     with (folder / "mta.toml").open("a") as stream:
         stream.write('[dns]\nnameservers = ["127.0.0.1:5353"]\n[delivery]\nprohibited_networks = ["10.0.0.0/8"]\n')
 

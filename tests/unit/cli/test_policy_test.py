@@ -126,7 +126,7 @@ def test_a_file_without_tests_has_none(folder: Path, capsys: Printed) -> None:
 
 def test_the_guide_shows_what_is_printed(folder: Path, capsys: Printed) -> None:
     """Its example is right as it stands; with the slip that it tells of, the table is the one it shows."""
-    page = (Path(__file__).parents[3] / "docs" / "guide" / "policies.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "guide" / "policy-files.md").read_text()
     example = next(
         text
         for text in re.findall(r"```toml\n# policies/example-isp.toml\n(.*?)```", page, re.DOTALL)

@@ -187,7 +187,7 @@ def test_a_site_that_is_down_is_probed_and_flows_again(tmp_path: Path):
     assert tally.delivered == 100
     assert 300.0 < tally.drained_s < 300.0 + 150.0
     assert tally.failures == len([at_s for at_s in provider.opened_s if at_s < START_S + 300.0]) - 19 < 15
-    assert max(tally.bound_s, key=tally.bound_s.__getitem__) == "the site does not answer"
+    assert max(tally.bound_s, key=tally.bound_s.__getitem__) == "a pause after a connection that failed"
 
 
 def test_who_says_421_is_left_alone(tmp_path: Path):
@@ -248,3 +248,19 @@ def test_a_probe_without_mail_leaves(tmp_path: Path):
 
     assert (tally.delivered, tally.cancelled) == (1, 1)
     assert tally.drained_s < 10.0
+
+
+def test_an_adapted_rate_falls_from_what_was_sent(tmp_path: Path):
+    """Two a second go on two connections of the ten that are allowed: a complaint leaves half of that, not of ten."""
+    policy = '[limits]\nconnections = 2\nrate = "10/s"\n[adapt]\non = ["policy-related"]\nfloor = "1/min"\n'
+    rig = Rig(tmp_path, acme=policy)
+    busy = Answer(451, "4.7.1", "rate limited", "mail", "mx")
+
+    def say(mail: Mail, tries: int, now_s: float) -> Answer | None:
+        return busy if START_S + 120.0 <= now_s < START_S + 121.0 else None
+
+    provider = Script(say)
+    rig.drain(rig.mails(600), provider)
+    after = [at_s for at_s, _ in provider.answered if START_S + 125.0 <= at_s < START_S + 175.0]
+
+    assert 45 <= len(after) <= 65

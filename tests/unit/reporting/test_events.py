@@ -19,6 +19,8 @@ from mta.reporting.events import (
     encode_notes,
     fates_of,
 )
+from mta_policies.answers import Answer
+from mta_policies.warmth import Turn
 
 ALWAYS = {"time", "event", "event_id", "id", "worker", "v"}
 RECEIVED_S = 1_750_000_000.123456
@@ -311,6 +313,29 @@ def test_suspensions_are_told() -> None:
     }
     assert (second["event"], second["by"]) == ("resumed", "bert")
     assert "by" not in third
+
+
+def test_turns_of_a_warm_up_are_told() -> None:
+    """Which day of the plan holds and why; what a provider complained with is told with the hold alone."""
+    told = Told()
+    answer = Answer(451, "4.7.1", "x" * 5000, "mail", "mx.a.test")
+
+    told.events.warmup(Turn("held", "out-9", "policy:google", 5.0, 1, 7, 50, 9, "3 complaints"), "google", answer)
+    told.events.warmup(Turn("warm", "out-9", "policy:google", 6.0, 7, 7, 0, 0, "it was used"), "google", None)
+
+    first, second = told.all()
+    about = {"event": "warmup", "id": "", "source": "out-9", "provider": "google", "days": 7}
+    assert about | {"change": "held", "day": 1, "allowed": 50, "sent": 9, "reason": "3 complaints"} == {
+        name: first[name] for name in (*about, "change", "day", "allowed", "sent", "reason")
+    }
+    assert (first["code"], first["stage"], first["host"], len(str(first["text"]))) == (
+        451,
+        "mail",
+        "mx.a.test",
+        TEXT_CHARS_MAX,
+    )
+    assert (second["change"], second["reason"]) == ("warm", "it was used")
+    assert not {"code", "text", "allowed"} & set(second)
 
 
 def test_one_note_for_several_fates() -> None:

@@ -14,6 +14,8 @@ from mta.config.forms import Endpoint
 from mta.config.settings import Settings
 from mta.testing.config_files import Load, Problems, private_key
 from mta_policies.reader import keys_of
+from mta_policies.units import Rate
+from mta_policies.warmup import Plan
 
 ROOT = Path(__file__).parents[3]
 
@@ -155,6 +157,21 @@ def test_every_key_of_the_contract_is_known(load: Load) -> None:
         name = "shop"
         senders = ["*@shop.example", "News@Shop.example"]
         pool = "main"
+        [[limit]]
+        per = "tenant"
+        rate = ["20/s", "40000/h"]
+        quota = { count = 300000, per = "day", zone = "Asia/Tokyo" }
+        [[limit]]
+        per = "source"
+        name = "out-*"
+        window = "08:00-22:00 Asia/Tokyo"
+        [[warmup]]
+        source = "out-1"
+        start = 2026-12-01
+        plan = [50, 100]
+        providers = { google = [20, 40] }
+        zone = "Asia/Tokyo"
+        overflow_pool = "main"
         [policies]
         disabled = ["yahoo"]
         [log]
@@ -172,6 +189,11 @@ def test_every_key_of_the_contract_is_known(load: Load) -> None:
     assert [str(server) for server in loaded.dns.nameservers] == ["127.0.0.1:5353", "192.0.2.53:53"]
     assert loaded.sources[0].ipv6 == "2001:db8::10"
     assert loaded.tenants[0].senders == ("*@shop.example", "News@shop.example")
+    assert loaded.limits[0].rate == (Rate(20, 1), Rate(40_000, 3600))
+    assert (loaded.limits[0].per, loaded.limits[0].name, loaded.limits[1].name) == ("tenant", "*", "out-*")
+    assert loaded.warmup_plans == (
+        Plan("out-1", (50, 100), {"google": (20, 40)}, 1_796_050_800.0, "Asia/Tokyo", "main"),
+    )
     assert "yahoo" not in loaded.policy_set.policies
     assert loaded.log.events == "-"
     assert not loaded.log.rotate.compress
@@ -216,7 +238,8 @@ def test_every_key_has_a_text() -> None:
         if not isinstance(kind, inspect.StructType):
             return []
         found = [f"{path}{key.name}" for key in keys_of(kind.cls) if not key.description]
-        return found + [one for key in keys_of(kind.cls) for one in missing(key.kind, f"{path}{key.name}.")]
+        tables = [key for key in keys_of(kind.cls) if key.form is None]
+        return found + [one for key in tables for one in missing(key.kind, f"{path}{key.name}.")]
 
     assert missing(inspect.type_info(Settings), "") == []
 

@@ -169,6 +169,39 @@ def test_a_listener_that_requires_auth_is_refused(problems: Problems) -> None:
         ("[queue]\ndirectory = 'mta.toml'", "2: directory: "),
         ("[[dkim]]\ndomain = 'x.example'\nselector = 's'\nkey = 'none.pem'", "4: key: there is no file "),
         ("[[listener]]\ncertificate = 'none.pem'", "2: certificate: there is no file "),
+        ("[[limit]]\nname = 'x'\nrate = '1/s'", "1: per is missing"),
+        ("[[limit]]\nper = 'tennant'\nrate = '1/s'", '2: per: expected "campaign" or "sender-domain" or "source" or'),
+        ("[[limit]]\nper = 'tenant'\nrate = '1 a second'", '3: rate: not a rate: "1 a second"'),
+        ("[[limit]]\nper = 'tenant'", "1: limit: without rate, quota and window nothing is limited"),
+        ("[[limit]]\nper = 'tenant'\nname = ''\nrate = '1/s'", "3: name: expected a name"),
+        ("[[limit]]\nper = 'tenant'\nquota = { count = 1, zone = 'Tokyo' }", '3: quota: there is no time zone "Tokyo"'),
+        ("[[limit]]\nper = 'tenant'\nwindow = '08:00-22:00 Mars'", '3: window: there is no time zone "Mars"'),
+        (
+            "[[limit]]\nper = 'tenant'\nrate = '1/s'\n[[limit]]\nper = 'tenant'\nrate = '2/s'",
+            "4: a limit per tenant named * is already given at ",
+        ),
+        (
+            "[[source]]\nname = 'out-1'\n[[limit]]\nper = 'source'\nname = 'out1'\nrate = '1/s'",
+            "5: there is no source out1; did you mean out-1?",
+        ),
+        ("[[warmup]]\nsource = 'system'", "1: plan is missing"),
+        ("[[warmup]]\nsource = 'system'\nplan = []", "3: plan: a plan of no day"),
+        ("[[warmup]]\nsource = 'system'\nplan = [0]", "3: plan: expected at least 1, got 0"),
+        ("[[warmup]]\nsource = 'out'\nplan = [1]", "2: there is no source out; known: system"),
+        ("[[warmup]]\nsource = 'system'\nplan = [1]\nstart = '1.12.2026'", '4: start: not a date: "1.12.2026"; write'),
+        ("[[warmup]]\nsource = 'system'\nplan = [1]\nzone = 'Mars'", '4: zone: there is no time zone "Mars"'),
+        (
+            "[[warmup]]\nsource = 'system'\nplan = [1]\noverflow_pool = 'warm'",
+            "4: there is no pool warm; known: default",
+        ),
+        (
+            "[[warmup]]\nsource = 'system'\nplan = [1]\nproviders = { gogle = [1] }",
+            "4: there is no policy gogle; did you mean google?",
+        ),
+        (
+            "[[warmup]]\nsource = 'system'\nplan = [1]\n[[warmup]]\nsource = 'system'\nplan = [1]",
+            "5: warmup system is already given at ",
+        ),
         ("[admin]\naddress = '0.0.0.0:8025'", "2: address: 0.0.0.0:8025 can be reached from elsewhere, so token"),
         ("[admin]\naddress = '[::]:8025'", "2: address: [::]:8025 can be reached from elsewhere, so token"),
     ],
@@ -239,6 +272,8 @@ def test_the_default_folder_need_not_be_there(load: Load) -> None:
     [
         ("[signing]\nunsigned = 'refuse'", 2, "all mail is refused"),
         ("[[route]]\ndomains = ['*']\nhosts = ['h']\n[[route]]\ndomains = ['x']\nhosts = ['h']", 4, "never used"),
+        ("[[limit]]\nper = 'tenant'\nname = 'shop'\nrate = '1/s'", 3, "there is no tenant shop"),
+        ("[[warmup]]\nsource = 'system'\nplan = [2, 1]", 3, "a later day allows less"),
     ],
 )
 def test_what_is_hardly_meant_is_warned_of(load: Load, text: str, line: int, part: str) -> None:

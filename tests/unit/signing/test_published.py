@@ -15,7 +15,8 @@ from mta.testing.signing_keys import ed25519_pem, rsa_pem
 
 @cache
 def key(kind: str = "rsa", number: int = 0) -> SigningKey:
-    return key_of(rsa_pem() if kind == "rsa" else ed25519_pem(), "shop.test", f"s{number}")
+    pem = rsa_pem(number=number) if kind == "rsa" else ed25519_pem()
+    return key_of(pem, "shop.test", f"s{number}")
 
 
 def p_tag(of: SigningKey) -> str:
