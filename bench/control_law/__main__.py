@@ -1,7 +1,7 @@
 """Compares the control law with what is commonly configured: prints the tables, draws the plot.
 
 python -m bench.control_law          # prints them, half a minute
-python -m bench.control_law --write  # and writes tables and plot into docs/decisions
+python -m bench.control_law --write  # and writes tables and plot into docs/decisions, one table into the guide
 """
 
 import argparse
@@ -10,7 +10,10 @@ from pathlib import Path
 
 from bench.control_law import plot, sweep
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "decisions" / "0010-the-control-law.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE = DOCS / "decisions" / "0010-the-control-law.md"
+GUIDE = DOCS / "guide" / "rehearsal.md"
+GUIDE_TABLE = "recovery, in messages"
 
 
 def tables() -> dict[str, list[list[str]]]:
@@ -35,16 +38,17 @@ def into_page(page: str, made: dict[str, list[list[str]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.control_law", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write tables and plot into docs/decisions")
+    parser.add_argument("--write", action="store_true", help="write tables and plot into docs")
     arguments = parser.parse_args()
-    made = tables()
-    for name, rows in made.items():
+    made, in_guide = tables(), {GUIDE_TABLE: sweep.guide_table()}
+    for name, rows in (made | in_guide).items():
         print(f"{name}\n\n{sweep.markdown(rows)}")
     if arguments.write:
         PAGE.write_text(into_page(PAGE.read_text("utf-8"), made), "utf-8")
+        GUIDE.write_text(into_page(GUIDE.read_text("utf-8"), in_guide), "utf-8")
         charts = [plot.recovery_chart("lenient"), plot.recovery_chart("strict"), plot.rate_chart()]
         PAGE.with_suffix(".svg").write_text(plot.svg(charts), "utf-8")
-        print(f"written: {PAGE.name}, {PAGE.with_suffix('.svg').name}")
+        print(f"written: {PAGE.name}, {PAGE.with_suffix('.svg').name}, {GUIDE.name}")
 
 
 if __name__ == "__main__":

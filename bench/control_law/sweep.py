@@ -4,6 +4,7 @@ A cell is the share of what could be had that was delivered, and the deferrals t
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from bench.control_law.senders import (
@@ -22,6 +23,8 @@ from mta_policies.provider_model import Google, ProviderModel, Throttle
 
 LENGTH_S = 48 * 3600.0
 PENALTIES_S = (60, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
+GUIDE_PENALTIES_S = (600, 1800, 3600, 7200, 14400, 28800, 86400)
+GUIDE_RECOVERIES = ("probe", "suspend 10 min", "suspend 1 h", "suspend 4 h", "one a minute")
 TOLERANCES = (6, 30, 54)
 """What a provider takes a minute of a sender that could send sixty."""
 
@@ -63,15 +66,23 @@ class Cell(NamedTuple):
     percent: float
     """Delivered, of what could be had."""
     deferrals: int
+    delivered: int
+    """Messages."""
 
     def __str__(self) -> str:
         return f"{self.percent:.1f} / {self.deferrals:,}"
 
 
+@cache
 def recovery(severity: str, penalty_s: float, name: str) -> Cell:
     """Blocked once, for no reason that a lower rate would mend: how does it come back?"""
     course = send(SEVERITIES[severity](penalty_s), RECOVERIES[name](), LENGTH_S)
-    return _cell(course, FULL_PER_MINUTE * (LENGTH_S - penalty_s) / 60)
+    return _cell(course, possible(penalty_s))
+
+
+def possible(penalty_s: float) -> float:
+    """Messages that could be had behind the block."""
+    return FULL_PER_MINUTE * (LENGTH_S - penalty_s) / 60
 
 
 def rate(model: ProviderModel, per_minute: int, make: Callable[[], Sender]) -> Cell:
@@ -80,13 +91,23 @@ def rate(model: ProviderModel, per_minute: int, make: Callable[[], Sender]) -> C
 
 
 def _cell(course: Course, possible: float) -> Cell:
-    return Cell(100 * course.delivered / possible, course.refused)
+    return Cell(100 * course.delivered / possible, course.refused, course.delivered)
 
 
 def recovery_table(severity: str, penalties_s: Sequence[float] = PENALTIES_S) -> list[list[str]]:
     """Rows of text, the headings first."""
     rows = ([_duration(each), *(str(recovery(severity, each, name)) for name in RECOVERIES)] for each in penalties_s)
     return [["penalty", *RECOVERIES], *rows]
+
+
+def guide_table(penalties_s: Sequence[float] = GUIDE_PENALTIES_S) -> list[list[str]]:
+    """The same of a strict provider in messages, for the guide."""
+    rows = []
+    for penalty_s in penalties_s:
+        cells = (recovery("strict", penalty_s, name) for name in GUIDE_RECOVERIES)
+        shown = (f"{cell.delivered:,} / {cell.deferrals:,}" for cell in cells)
+        rows.append([_duration(penalty_s), f"{possible(penalty_s):,.0f}", *shown])
+    return [["the block lasts", "to be had", *GUIDE_RECOVERIES], *rows]
 
 
 def rate_table(penalty_s: float, per_minutes: Sequence[int] = TOLERANCES) -> list[list[str]]:
