@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from mta.reporting.counting import Answered, Told
 from mta.reporting.questions import Question
 from mta_policies.firings import Change
 
@@ -20,27 +21,31 @@ TEXT_CHARACTERS_MAX = 8 * 1024  # of a report; JSON may need six bytes for one
 class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the supervisor tells a worker."""
 
-    do: Literal["open", "reload", "close_doors", "stop", "ask"]
+    do: Literal["open", "reload", "close_doors", "stop", "ask", "counted"]
     epoch: int = 0
     config: str = ""
     """For `reload`: the place of the configuration that holds from now on (`mta.accepted.Place`)."""
     number: int = 0
     """For `ask`: what the answer is to be known by."""
     question: Question | None = None
+    counted: Answered | None = None
+    """For `counted`."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker tells the supervisor."""
 
     worker: int
-    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer", "changed"]
+    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer", "changed", "counting"]
     text: str = ""
     number: int = 0
-    """For `answer`: of which question."""
+    """For `answer`: of which question; for `reloaded`: the epoch."""
     answer: msgspec.Raw = msgspec.Raw(b"null")
     """For `answer`: one of `mta.reporting.questions.Answer`."""
     changes: list[Change] = []
     """For `changed`: what rules did here."""
+    told: Told | None = None
+    """For `counting`: what has to be on disk."""
 
 
 class Line(asyncio.Protocol):

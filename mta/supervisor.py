@@ -18,12 +18,17 @@ import msgspec
 
 from mta import VERSION
 from mta.accepted import AcceptedFile
+from mta.admin import counters_file
+from mta.admin.counters import Counters
 from mta.admin.face import AdminFace
 from mta.admin.kept_file import KeptFileError
+from mta.admin.pages import ReloadPage
+from mta.clock import SystemClock
 from mta.config import Config, ConfigError, load
 from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
 from mta.premises import AdminError, bind_soon, lock, try_log
+from mta.reporting.counting import Answered
 from mta.reporting.questions import Metrics, Question, Rules, Suspend
 from mta.reporting.rotate import Rotator
 from mta.signing_helpers import SigningHelpers
@@ -67,6 +72,8 @@ class _Child:
         self.process: subprocess.Popen[bytes] | None = None
         self.line: Line | None = None
         self.state = ""
+        self.epoch = 0
+        """Of the configuration that it keeps to."""
         self.deaths = 0
         self.died_s = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +107,7 @@ class Supervisor:
         self.workers = count
         self._numbers = itertools.count(1)
         self._signing = SigningHelpers(count, config.queue.directory / "links", say, self._loop)
+        self._counters = Counters(config.queue.directory / counters_file.NAME, SystemClock(), self._counted, say)
         self._admin = AdminFace(
             self,
             config.admin.address,
@@ -107,6 +115,7 @@ class Supervisor:
             events_path=None if config.log.events == "-" else Path(config.log.events),
             kept_in=config.queue.directory,
             policies=lambda: self._config.policy_set,
+            reload=self.reload,
             version=VERSION,
             hostname=config.hostname,
         )
@@ -114,6 +123,7 @@ class Supervisor:
     async def run(self) -> int:
         """Until SIGTERM or SIGINT; -> the exit status. Raises AdminError."""
         try:
+            self._counters.start()
             await self._admin.start()
         except OSError as error:
             if isinstance(error.__cause__, KeptFileError):
@@ -123,6 +133,7 @@ class Supervisor:
         try:
             return await self._run()
         finally:
+            await self._counters.stop()
             await self._admin.stop()
             await self._signing.stop()
 
@@ -176,8 +187,9 @@ class Supervisor:
         command = [sys.executable, "-P", "-m", "mta.worker", "--worker", str(child.number)]
         command += ["--accepted", str(self._accepted.descriptor), "--config", str(self._place)]
         command += ["--epoch", str(self._epoch), "--control", str(theirs.fileno())]
+        command += ["--again"] if child.deaths else []
         command += ["--sockets", ",".join(str(bound.fileno()) for bound in child.sockets)]
-        child.state = "starting"
+        child.state, child.epoch = "starting", self._epoch
         child.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         theirs.close()
         line = child.line = Line(
@@ -212,7 +224,13 @@ class Supervisor:
         if report.now == "changed":
             self._admin.rules_changed(child.number, report.changes)
             return
+        if report.now == "counting":
+            if report.told is not None:
+                self._counters.told(child.number, report.told)
+            return
         if report.now == "reloaded":
+            child.epoch = report.number
+            self._changed.set()
             return
         child.state = report.now
         if report.now == "linked":
@@ -220,6 +238,10 @@ class Supervisor:
         if report.now == "linked" and self._is_open and not self._is_stopping:
             self._order(child, Order("open"))
         self._changed.set()
+
+    def _counted(self, worker: int, answered: Answered) -> None:
+        """What a worker told is on disk; one that has died meanwhile is not told."""
+        self._order(self._children[worker], Order("counted", counted=answered))
 
     def _on_end(self, child: _Child, line: Line | None) -> None:
         if child.line is not line or child.process is None:
@@ -288,7 +310,27 @@ class Supervisor:
                 return False
         return True
 
-    def _reload(self) -> None:
+    async def reload(self) -> ReloadPage:
+        """As SIGHUP; returns when every worker that runs keeps to it, or has had its time."""
+        page = self._reload()
+        epoch, end_s = self._epoch, self._loop.time() + ANSWER_WAIT_S
+        while not page.wrong and any(self._is_behind(child, epoch) for child in self._children):
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), end_s - self._loop.time())
+            except TimeoutError:
+                break
+        late = [child.number for child in self._children if self._is_behind(child, epoch)]
+        page.workers = 0 if page.wrong else len(self._children) - len(late)
+        page.problems += [f"worker {number} has not taken it yet" for number in late if not page.wrong]
+        return page
+
+    @staticmethod
+    def _is_behind(child: _Child, epoch: int) -> bool:
+        """It runs, and keeps to an older configuration; one that is dead comes back with the newest."""
+        return child.process is not None and child.epoch < epoch
+
+    def _reload(self) -> ReloadPage:
         """SIGHUP: valid policies and settings take effect, invalid ones change nothing and are told."""
         try:
             config = load(self._path)
@@ -296,7 +338,7 @@ class Supervisor:
             say("not reloaded, nothing was changed:")
             for problem in error.problems:
                 say(f"  {problem}")
-            return
+            return ReloadPage(wrong=[str(problem) for problem in error.problems])
         config, restart = _reloaded(self._config, config)
         if restart:
             say(f"changed, but only a restart makes it so: {', '.join(restart)}")
@@ -304,7 +346,7 @@ class Supervisor:
             self._place = self._accepted.put(config)
         except OSError as error:
             say(f"not reloaded, nothing was changed: {error.strerror}")
-            return
+            return ReloadPage(wrong=[str(error.strerror or error)])
         self._config = config
         if signs(config):
             self._signing.start()
@@ -312,6 +354,7 @@ class Supervisor:
         for child in self._children:
             self._order(child, Order("reload", self._epoch, str(self._place)))
         say(f"reloaded, epoch {self._epoch}")
+        return ReloadPage(restart=restart)
 
     async def _rotate(self) -> None:
         log = self._config.log

@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 
 from mta import accepted, remedies, stop_mark
-from mta.admin import rules_file, suspension_file
+from mta.admin import counters_file, rules_file, suspension_file
 from mta.admin.kept_file import KeptFileError
 from mta.clock import SystemClock
 from mta.config import Config
@@ -34,11 +34,13 @@ from mta.delivery.clerk import Clerk
 from mta.delivery.connection import SourceAddress
 from mta.delivery.deadlines import Sweeper, Timeouts
 from mta.delivery.dispatcher import Dispatcher
+from mta.delivery.keeping import Keeping
 from mta.delivery.signatures import Signatures
 from mta.delivery.sources import Sources
 from mta.delivery.tls import TlsContexts
 from mta.handoff.claims import Claims
 from mta.handoff.door import Door
+from mta.handoff.lending import Lending
 from mta.handoff.link import LinkWire, Mesh
 from mta.handoff.mover import Mover
 from mta.handoff.notices import Notices
@@ -76,7 +78,16 @@ FOUND_AT_ONCE = 2_000  # items that wait on the disk are taken up in portions, s
 class Worker:
     """Everything that one process does."""
 
-    def __init__(self, config: Config, number: int, epoch: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        config: Config,
+        number: int,
+        epoch: int,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_again: bool = False,
+    ) -> None:
+        """`is_again`: another process had this number before, while the server ran."""
         self.config = config
         self.number = number
         self.workers = config.worker_count
@@ -119,12 +130,17 @@ class Worker:
             wants_dsn=self._wants_dsn,
             hostname=config.hostname,
         )
+        self.dispatcher.warming.change(config.warmup_plans, self._plan_origin)
         self.owner = Owner(self.store, self.dispatcher, self.events.received)
         self.owner.attach(self.mesh)
         self.door = Door(placement, self.owner, self.mesh, self.clock)
         self.mover = Mover(self.store, placement, self.mesh, self.clock, self.dispatcher.arrived)
         self.notices = Notices(self.mover, self.clock)
         self.claims = Claims(self.mesh, epoch, self.dispatcher.yield_to)
+        if is_again:
+            self.dispatcher.follows_s = loop.time()
+        self.lending = Lending(self.mesh, self.clock, self.workers, is_fresh=not is_again)
+        self.dispatcher.reserving.start(self.lending, config.limits, self._limits_written(config))
         self.acceptor = Acceptor(
             clock=self.clock,
             ids=self.ids,
@@ -160,6 +176,17 @@ class Worker:
     def _sources(self, config: Config) -> Sources:
         sources = [SourceAddress(source.name, source.ipv4, source.ipv6, source.ehlo) for source in config.sources]
         return Sources(sources, {pool.name: pool.sources for pool in config.pools}, config.hostname)
+
+    def _plan_origin(self, source: str, provider: str) -> str:
+        """Where the plan of a new source for a provider is written."""
+        config, name = self.config, provider.rpartition(":")[2]
+        number, warmup = next((i, each) for i, each in enumerate(config.warmups) if each.source == source)
+        path = ("providers", name) if name in warmup.providers else ("plan",)
+        return config.origin("warmup", number, *path)
+
+    def _limits_written(self, config: Config) -> list[str]:
+        """Where each `[[limit]]` is written."""
+        return [config.origin("limit", number) for number in range(len(config.limits))]
 
     def _tenants(self, config: Config) -> Tenants:
         return Tenants(
@@ -223,6 +250,7 @@ class Worker:
         self.owner.remember(recovered)
         self.dispatcher.suspensions.replace(suspension_file.load(directory / suspension_file.NAME))
         self.dispatcher.restraints.load(rules_file.load(directory / rules_file.NAME))
+        self.dispatcher.keeping.load(counters_file.load(directory / counters_file.NAME))
         self.dispatcher.start(self.mover, self.claims, self.notices)
         self.mover.settle(self.number, recovered.arriving, lambda: None)
         orphans.settle()
@@ -329,9 +357,11 @@ class Worker:
         self.door.placement = placement
         self.mover.placement = placement
         self.acceptor.tenants = self._tenants_now
+        self.dispatcher.warming.change(config.warmup_plans, self._plan_origin)
         self.dispatcher.reload(
             placement, self._sources(config), config.delivery.port, config.delivery.idle_timeout_s, self._wants_dsn
         )
+        self.dispatcher.reserving.change(config.limits, self._limits_written(config))
         self.event_log.reopen()
 
     async def answer(self, question: Question) -> bytes:
@@ -375,6 +405,7 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
         await self.dispatcher.stop(DRAIN_S)
+        await self.dispatcher.keeping.stop()
         await self.signer.close()
         self.sweeper.stop()
         for task in list(self._tasks):
@@ -418,12 +449,24 @@ async def serve(args: argparse.Namespace) -> int:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     orders: asyncio.Queue[Order] = asyncio.Queue()
-    line = Line(Order, lambda order: orders.put_nowait(order) if isinstance(order, Order) else None, _supervisor_gone)
+    keeping: Keeping | None = None
+
+    def take(order: Order | Report) -> None:
+        assert isinstance(order, Order), "the line has orders"
+        if order.counted is not None and keeping is not None:  # also a stop waits for it
+            keeping.answered(order.counted)
+        else:
+            orders.put_nowait(order)
+
+    line = Line(Order, take, _supervisor_gone)
     control = socket.socket(fileno=args.control)
     await loop.create_connection(lambda: line, sock=control)
     sockets = [socket.socket(fileno=int(each)) for each in args.sockets.split(",") if each]
     try:
-        worker = Worker(accepted.read(args.accepted, args.config), args.worker, args.epoch, loop)
+        config = accepted.read(args.accepted, args.config)
+        worker = Worker(config, args.worker, args.epoch, loop, is_again=args.again)
+        keeping = worker.dispatcher.keeping
+        keeping.tell = lambda told: line.send(Report(args.worker, "counting", told=told))
         worker.dispatcher.restraints.report = lambda changes: line.send(Report(args.worker, "changed", changes=changes))
         await worker.start()
     except (LogLockedError, LogFormatError, KeyFileError, KeptFileError, OSError) as error:
@@ -443,7 +486,7 @@ async def serve(args: argparse.Namespace) -> int:
             line.send(Report(args.worker, "open"))
         elif order.do == "reload":
             worker.reload(accepted.read(args.accepted, accepted.place_of(order.config)), order.epoch)
-            line.send(Report(args.worker, "reloaded"))
+            line.send(Report(args.worker, "reloaded", number=order.epoch))
         elif order.do == "ask":
             task = loop.create_task(answer(order))
             answering.add(task)
@@ -488,6 +531,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, type=accepted.place_of, help="place of the one that holds")
     parser.add_argument("--worker", required=True, type=int)
     parser.add_argument("--epoch", required=True, type=int)
+    parser.add_argument("--again", action="store_true", help="follows a process that died while the server ran")
     parser.add_argument("--control", required=True, type=int, help="descriptor of the line to the supervisor")
     parser.add_argument("--sockets", required=True, help="descriptors of the bound sockets, one a listener")
     args = parser.parse_args()

@@ -10,6 +10,7 @@ from aiohttp import web
 from mta.admin import gathering, health, history, selecting
 from mta.admin.access import Access
 from mta.admin.asker import Asker
+from mta.admin.explaining import Explaining
 from mta.admin.moving import Moving
 from mta.admin.pages import ActedPage, Cursor, HealthPage, SuspensionPage, SuspensionsPage
 from mta.admin.replying import Wrong, fail, page_of
@@ -17,7 +18,8 @@ from mta.admin.ruling import Ruling
 from mta.admin.suspensions import Suspensions, TooManyError
 from mta.model.clock import Clock
 from mta.reporting import metrics
-from mta.reporting.questions import Act, List, Metrics, Question, Show, Summary, Verb, WorkerCounts
+from mta.reporting.questions import Act, List, Metrics, Question, Show, Summary, Verb, Warmups, WorkerCounts
+from mta_policies.located import nearest
 
 ASKED_AT_ONCE_MAX = 8
 """Requests that workers are asked about at a time; more wait for their turn."""
@@ -52,6 +54,7 @@ class Answers:
         self._hostname = hostname
         self._turn = asyncio.Semaphore(ASKED_AT_ONCE_MAX)
         self._moving = Moving(asker, hostname, self._turn)
+        self._explaining = Explaining(asker, ruling, self._turn)
         self._searching = asyncio.Lock()
         self._counting = asyncio.Lock()
         self._counts: tuple[list[WorkerCounts | None], list[str]] = ([], [])
@@ -73,6 +76,8 @@ class Answers:
             *acts,
             *self._moving.routes(),
             *self._ruling.routes(),
+            *self._explaining.routes(),
+            web.get("/warmup", self._warmup),
             web.get("/suspensions", self._list_suspensions),
             web.post("/suspensions", self._suspend),
             web.delete("/suspensions/{id}", self._resume),
@@ -139,6 +144,17 @@ class Answers:
             if doubts:
                 fail(404, f"{message_id} not found, but not everything could be looked through: {'; '.join(doubts)}")
             fail(404, f"no message {message_id} waits or is in the event log")
+        return page_of(page)
+
+    async def _warmup(self, request: web.Request) -> web.Response:
+        page = gathering.warmups(await self._ask(Warmups()))
+        source = request.query.get("source", "")
+        if source:
+            known = {row.source for row in page.rows}
+            page.rows = [row for row in page.rows if row.source == source]
+            if not page.rows:
+                shown = source[:ID_CHARS_SHOWN]
+                fail(404, f'no [[warmup]] has the source "{shown}"{nearest(source, known)}')
         return page_of(page)
 
     async def _past(self, message_id: str) -> history.History:

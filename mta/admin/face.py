@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from mta.admin import rules_file, suspension_file
+from mta.admin import reloading, rules_file, suspension_file
 from mta.admin.access import Access
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
 from mta.admin.answers import Answers
@@ -48,6 +48,7 @@ class AdminFace:
 
     `events_path`: the event log's file, None where there is none to search. `kept_in`: the folder in which suspensions
     and what rules set off outlive the server. `policies`: those that hold now, to say where a rule is written.
+    `reload`: reads the configuration again; None: there is no page for that.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class AdminFace:
         version: str,
         hostname: str,
         policies: Callable[[], PolicySet | None] = lambda: None,
+        reload: reloading.Reload | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.address: Address = read_address(address) if isinstance(address, str) else address
@@ -68,6 +70,7 @@ class AdminFace:
         clock = clock or SystemClock()
         access = Access(self.address, token)
         self._access = access
+        self._reload = reload
         self._suspensions = Suspensions(kept_in / suspension_file.NAME, asker, clock)
         self._rules = RulesInForce(kept_in / rules_file.NAME, asker, clock)
         self._answers = Answers(
@@ -98,6 +101,8 @@ class AdminFace:
             raise
         app = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES_MAX)
         app.add_routes(self._answers.routes())
+        if self._reload is not None:
+            app.add_routes(reloading.routes(self._reload))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
         await self._runner.setup()
         self._server = await asyncio.get_running_loop().create_server(self._connection, sock=bound, backlog=BACKLOG)

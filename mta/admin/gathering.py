@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from mta.admin.pages import ActedPage, Cursor, ListPage, MessagePage, SummaryPage
+from mta.admin.pages import ActedPage, Cursor, ListPage, MessagePage, SummaryPage, WarmupPage
 from mta.reporting.questions import (
     Acted,
     Failed,
@@ -19,6 +19,8 @@ from mta.reporting.questions import (
     Shown,
     SiteRow,
     Summarized,
+    WarmedUp,
+    WarmupRow,
     WorkerCounts,
 )
 
@@ -138,6 +140,26 @@ def message(raws: Sequence[bytes | None], message_id: str) -> MessagePage:
 
 def _first(texts: Iterable[str]) -> str:
     return next(filter(None, texts), "")
+
+
+def warmups(raws: Sequence[bytes | None]) -> WarmupPage:
+    """How sources with a plan stand, by source and provider; what several owners count adds up."""
+    answers, problems = read(raws, WarmedUp)
+    newest: dict[tuple[str, str, int, int], WarmupRow] = {}
+    for row in itertools.chain.from_iterable(answer.rows for answer in answers):
+        key = row.source, row.provider, row.index, row.of
+        known = newest.get(key)
+        # Who had the destination before knows of it, too, but has counted less.
+        if known is None or (row.last_sent_s, row.sent, row.held_s) > (known.last_sent_s, known.sent, known.held_s):
+            newest[key] = row
+    rows: dict[tuple[str, str], WarmupRow] = {}
+    for row in sorted(newest.values(), key=lambda row: -row.last_sent_s):
+        whole = rows.setdefault((row.source, row.provider), row)
+        if whole is not row:
+            whole.sent += row.sent
+            whole.under_way += row.under_way
+            whole.missing += row.missing if row.of == whole.of else 0
+    return WarmupPage([rows[key] for key in sorted(rows)], problems)
 
 
 def acted(raws: Sequence[bytes | None], asked: Sequence[int] = (), workers: int = 0) -> ActedPage:

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from mta.model.selection import Selection
-from mta.reporting.questions import ExportedItem, MovedItem, RecipientRow, SiteRow, Suspension
+from mta.reporting.questions import ExportedItem, MovedItem, Outlook, RecipientRow, SiteRow, Suspension, WarmupRow
 
 BY_CHARS_MAX = 100  # of who asked, in the event log
 REASON_CHARS_MAX = 500
+EXPLAINED_SOURCES_MAX = 100  # that one page is about: more names would not fit into a request's first line
 
 
 class SummaryPage(msgspec.Struct):
@@ -236,6 +237,24 @@ class MutePage(msgspec.Struct):
     problems: list[str] = []
 
 
+class ExplainPage(msgspec.Struct):
+    """`GET /explain`."""
+
+    outlooks: list[Outlook] = []
+    """By source and worker."""
+    firings: list[RuleRow] = []
+    """What rules set off and holds for such mail, muted ones too, also what is for mail of one sender's domain."""
+    problems: list[str] = []
+
+
+class WarmupPage(msgspec.Struct):
+    """`GET /warmup`."""
+
+    rows: list[WarmupRow] = []
+    """By source and provider; a source's first row, without a provider, says what its plan begins with."""
+    problems: list[str] = []
+
+
 class RuleWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /rules/ID/extend`."""
 
@@ -254,6 +273,19 @@ class MuteWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From now on; 0: it has its effect again."""
     reason: str = ""
     by: str = "admin"
+
+
+class ReloadPage(msgspec.Struct):
+    """`POST /reload`."""
+
+    workers: int = 0
+    """That keep to what holds now."""
+    wrong: list[str] = []
+    """What is wrong with the files, each with its place; then nothing was changed."""
+    restart: list[str] = []
+    """What is written differently, but holds only after a restart."""
+    problems: list[str] = []
+    """A sentence about each worker that did not take it in time."""
 
 
 class HealthPage(msgspec.Struct):

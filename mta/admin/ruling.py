@@ -36,6 +36,11 @@ class Ruling:
             web.post("/rules/{id}/extend", self._extend),
         ]
 
+    def rows(self, ids: Iterable[str]) -> list[RuleRow]:
+        """Those of these that are not over, each once."""
+        firings = (self._rules.get(each) for each in dict.fromkeys(ids))
+        return [self._row(firing) for firing in firings if firing is not None]
+
     async def _list(self, request: web.Request) -> web.Response:
         rows = [self._row(firing) for firing in self._rules.firings()]
         return page_of(RulesPage(rows, [_mute_row(mute) for mute in self._rules.mutes()]))

@@ -20,7 +20,7 @@ import msgspec
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
 from mta.admin.pages import BY_CHARS_MAX, ErrorPage
 from mta.cli import EXIT_UNAVAILABLE, EXIT_WRONG, words
-from mta.config import DEFAULT_FILE, ConfigError, load
+from mta.config import DEFAULT_FILE, ConfigError, load_settings
 
 COMMAND_QUEUE = "mta queue"
 CONNECT_S = 5.0
@@ -164,10 +164,10 @@ def options() -> argparse.ArgumentParser:
 
 
 def asking(args: argparse.Namespace) -> Asking:
-    """The server that the arguments name; raises ConfigError as `mta.config.load`, ValueError, OSError."""
+    """The server that the arguments name; raises ConfigError as `mta.config.load_settings`, ValueError, OSError."""
     if args.admin is None:
         try:
-            admin = load(args.config).admin
+            admin = load_settings(args.config).admin
         except ConfigError:
             print(
                 "no server is asked, for the configuration cannot be used; --admin ADDRESS asks one without it",

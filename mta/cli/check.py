@@ -13,6 +13,7 @@ from mta import config
 from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
 from mta.cli.words import Column
 from mta_policies.capacity import CONNECT_S, DELIVERY_S, capacity
+from mta_policies.cross_limit import value_of
 from mta_policies.layers import PolicySet
 from mta_policies.located import Place, Problem
 from mta_policies.units import render_duration
@@ -24,6 +25,7 @@ _COLUMNS = (
     Column("messages a minute", right=True),
     Column("because of"),
 )
+_ACROSS_COLUMNS = (Column("per"), Column("name"), Column("at most"), Column("written in"))
 NO_LIMIT = "no limit"
 
 
@@ -39,6 +41,16 @@ class Amount(NamedTuple):
     """Messages; None: no limit."""
     decides: str
     """The key of the limit that decides."""
+
+
+class Across(NamedTuple):
+    """A limit across destinations."""
+
+    per: str
+    name: str
+    values: str
+    """Rate, quota and hours, as one says them."""
+    origin: str
 
 
 def add(subparsers: Subparsers) -> None:
@@ -60,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints every problem and warning, then one line that sums up; 1 where there is a problem."""
     problems: Sequence[Problem] = ()
     amounts: Sequence[Amount] = ()
+    across: Sequence[Across] = ()
     try:
         loaded = config.load(args.config)
     except config.ConfigError as error:
@@ -69,12 +82,15 @@ def run(args: argparse.Namespace) -> int:
         summary = f"in order: {_count(loaded.listeners, 'listener')}, {_count(loaded.policy_set.policies, 'polic')}"
         policies = loaded.policy_set
         amounts = _amounts(policies, policies.policies if args.limits else policies.own)
+        across = _across(loaded)
     if args.json:
         answer = {"problems": _objects(problems), "warnings": _objects(warnings), "limits": _objects(amounts)}
+        answer["across"] = _objects(across)
         print(json.dumps(answer, ensure_ascii=False))
     else:
         _print(args.config, problems, warnings, summary)
         _print_amounts(amounts)
+        _print_across(across)
     return EXIT_WRONG if problems else EXIT_DONE
 
 
@@ -120,6 +136,21 @@ def _print_amounts(amounts: Sequence[Amount]) -> None:
     print(*words.table(_COLUMNS, rows, words.terminal_columns()), sep="\n")
 
 
+def _across(loaded: config.Config) -> list[Across]:
+    rows = []
+    for number, limit in enumerate(loaded.limits):
+        values = [value_of(limit, "rate"), value_of(limit, "quota"), value_of(limit, "window")]
+        origin = loaded.origin("limit", number)
+        rows.append(Across(limit.per, limit.name, "; ".join(filter(None, values)), origin))
+    return rows
+
+
+def _print_across(across: Sequence[Across]) -> None:
+    if across:
+        print("\nacross all destinations, for each that matches:")
+        print(*words.table(_ACROSS_COLUMNS, across, words.terminal_columns()), sep="\n")
+
+
 def _about(per_minute: float | None) -> str:
     """`6,000`, `2.5`, `no limit`"""
     if per_minute is None:
@@ -132,5 +163,5 @@ def _count(things: Collection[object], word: str) -> str:
     return f"{len(things)} {singular if len(things) == 1 else plural}"
 
 
-def _objects(rows: Sequence[Problem] | Sequence[Amount]) -> list[dict[str, object]]:
+def _objects(rows: Sequence[Problem] | Sequence[Amount] | Sequence[Across]) -> list[dict[str, object]]:
     return [row._asdict() for row in rows]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mta.admin.pages import MessagePage
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, reason_words, words
 from mta.cli.asking import COMMAND_QUEUE, Asking, options, print_json, quoted, run_asked, warn
 from mta.cli.words import Column
 from mta.reporting.questions import Reason, RecipientRow
@@ -67,17 +67,10 @@ def _sentences(row: RecipientRow, now_s: float) -> Iterator[str]:
         yield "A transaction with it is under way."
     else:
         yield f"It waits for {row.waits_for or 'its turn'}."
-    if reason.kind == "rule":
-        origin = f", {_written(reason.origin)}" if reason.origin else ""
-        yield f"The {reason.limit} of the policy {row.policy} set that off{origin}."
-    elif reason.limit:
-        value = f" = {reason.value}" if reason.value else ""
-        owners = f", of which each of {reason.owners} workers has its share" if reason.owners > 1 else ""
-        origin = f", {_written(reason.origin)}" if reason.origin else ""
-        yield f"That is {reason.limit}{value} of the policy {row.policy}{origin}{owners}."
+    yield from reason_words.cause(reason, row.policy)
     yield _next(row, reason, now_s)
-    if remedy := _REMEDIES.get(reason.kind):
-        yield remedy.format(id=row.id, firing=reason.firing)
+    if remedy := reason_words.remedy(reason, row.id):
+        yield remedy
     if row.last_reply:
         host = f"{row.last_host} said" if row.last_host else "The last attempt ended with"
         at = f", {words.ago(row.last_s, now_s)}" if row.last_s else ""
@@ -85,10 +78,6 @@ def _sentences(row: RecipientRow, now_s: float) -> Iterator[str]:
     if row.expires_s:
         origin = f" ({_origin(row)})" if row.expires_from else ""
         yield f"It is given up {words.until(row.expires_s, now_s)}, {words.moment(row.expires_s)}{origin}."
-
-
-def _written(origin: str) -> str:
-    return "which no file says otherwise" if origin == "built in" else f"written in {origin}"
 
 
 def _origin(row: RecipientRow) -> str:
@@ -114,17 +103,6 @@ def _next(row: RecipientRow, reason: Reason, now_s: float) -> str:
 
 def _per_second(rate: float) -> str:
     return f"{rate:.3g}/s" if rate >= 1 else f"{rate * 60:.3g}/min"
-
-
-_REMEDIES = {
-    "rule": "`mta rule show {firing}` tells all about it, `mta rule cancel {firing}` ends it.",
-    "held": "`mta queue release --id {id}` lets it go.",
-    "exported": "`mta queue release --id {id}` lets it go from here; whoever imported the file would send it twice.",
-    "suspended": "`mta suspend list` shows it, `mta suspend resume` ends it.",
-    "schedule": "`mta queue retry --id {id}` tries at once.",
-    "down": "`mta queue retry --id {id}` tries at once.",
-    "lookup": "`mta queue retry --id {id}` looks again at once.",
-}
 
 
 # -- show --

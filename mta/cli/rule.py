@@ -7,7 +7,7 @@ outlives a restart of the server, and every change is in the event log with who 
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from mta.admin.pages import MutePage, RulePage, RuleRow, RulesPage
@@ -73,16 +73,20 @@ def _list_lines(page: RulesPage, now_s: float) -> Iterator[str]:
     if not page.rules:
         yield "no rule is in force"
     else:
-        columns = [Column("id"), Column("rule"), Column("for", cut=True), Column("does", cut=True)]
-        columns += [Column("since", right=True), Column("until", right=True), Column("hits", right=True)]
-        columns += [Column("last reply", cut=True)]
-        rows = ([*_cells(row, now_s)] for row in page.rules)
-        yield from words.table(columns, rows, words.terminal_columns())
+        yield from table(page.rules, now_s)
     for mute in page.mutes:
         rule = f"{mute.policy}/{mute.rule}" if mute.policy else mute.rule
         about = f" for {mute.key}" if mute.key else ""
         until = words.until(mute.until_s, now_s)
         yield words.printable(f"{rule}{about} is muted, its effect comes back {until} ({mute.by})")
+
+
+def table(rows: Iterable[RuleRow], now_s: float) -> Iterable[str]:
+    """What rules set off, a line each under a heading."""
+    columns = [Column("id"), Column("rule"), Column("for", cut=True), Column("does", cut=True)]
+    columns += [Column("since", right=True), Column("until", right=True), Column("hits", right=True)]
+    columns += [Column("last reply", cut=True)]
+    return words.table(columns, ([*_cells(row, now_s)] for row in rows), words.terminal_columns())
 
 
 def _cells(row: RuleRow, now_s: float) -> Iterator[str]:

@@ -104,7 +104,7 @@ def configured_server(file: str) -> tuple[str, int]:
     from mta import config  # takes a while, and is not needed where --server is given
 
     if Path(file).exists() or file != DEFAULT_CONFIG:
-        address = config.load(file).listeners[0].address
+        address = config.load_settings(file).listeners[0].address
     else:
         address = config.Listener().address
     return ANYWHERE.get(address.host, address.host), address.port

@@ -13,13 +13,15 @@ from pathlib import Path
 import msgspec
 
 from mta.config.render import render
-from mta.config.settings import Listener, Pool, Route, Settings, Source, Tenant
+from mta.config.settings import Listener, Pool, Route, Settings, Source, Tenant, Warmup
 from mta.config.together import check_keys, check_together
 from mta_policies import layers
+from mta_policies.answers import SYSTEM_SOURCE
 from mta_policies.layers import BUILT_IN, PolicyError, PolicySet
 from mta_policies.located import Problem, SyntaxProblem, nearest, parse
 from mta_policies.reader import Reader
 from mta_policies.tree import Tree, join, tree_of
+from mta_policies.warmth import Plan
 
 __all__ = [
     "DEFAULT_FILE",
@@ -31,7 +33,9 @@ __all__ = [
     "Settings",
     "Source",
     "Tenant",
+    "Warmup",
     "load",
+    "load_settings",
     "render",
 ]
 
@@ -39,9 +43,6 @@ DEFAULT_FILE = "mta.toml"
 
 DEFAULT_POOL = "default"
 """The pool of all mail whose tenant and headers name none."""
-
-SYSTEM_SOURCE = "system"
-"""The only source where none is configured: the system's address and `hostname`."""
 
 CONFIG_BYTES_MAX = 10_000_000  # a thousand tenants fit many times; what is larger is not a configuration
 
@@ -74,6 +75,11 @@ class Config(Settings, frozen=True, kw_only=True):
         return str(place) if place else BUILT_IN
 
     @property
+    def warmup_plans(self) -> tuple[Plan, ...]:
+        """What `[[warmup]]` says, as the server keeps it."""
+        return tuple(warmup.as_plan() for warmup in self.warmups)
+
+    @property
     def worker_count(self) -> int:
         """`workers`, or one per CPU core that this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
@@ -100,6 +106,18 @@ def load(path: str | Path = DEFAULT_FILE) -> Config:
         tree=tree,
         pems=pems,
     )
+
+
+def load_settings(path: str | Path = DEFAULT_FILE) -> Settings:
+    """What mta.toml says, for whoever wants to reach a running server. Raises ConfigError for what is wrong there;
+    policies are not read: who has just broken one may still ask why mail waits."""
+    problems: list[Problem] = []
+    reader = Reader(_read_all(str(path), problems))
+    settings = reader.read(Settings)
+    problems += reader.problems
+    if problems:
+        raise ConfigError(_in_order(problems, str(path)), [])
+    return settings
 
 
 def _read_all(file: str, problems: list[Problem]) -> Tree:
@@ -172,6 +190,11 @@ def _load_policies(reader: Reader, settings: Settings) -> PolicySet | None:
         if route.policy and route.policy not in policy_set.policies:
             hint = nearest(route.policy, policy_set.policies)
             reader.fail(("route", i, "policy"), f"there is no policy {route.policy}{hint}")
+    for i, warmup in enumerate(settings.warmups):
+        for name in warmup.providers:
+            if name not in policy_set.policies:
+                text = f"there is no policy {name}{nearest(name, policy_set.policies)}"
+                reader.fail(("warmup", i, "providers", name), text)
     return policy_set
 
 

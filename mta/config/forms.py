@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -156,6 +157,21 @@ def _route_domain(text: str) -> str:
     return clean
 
 
+def _read_date(value: object, place: Place) -> date | None:
+    """As a text, or as TOML's own date."""
+    del place
+    if value in ("", None):
+        return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        if isinstance(value, str):
+            return date.fromisoformat(value.strip())
+    except ValueError:
+        pass
+    raise ValueError(f'not a date: {shown(value)}; write "2026-12-01"')
+
+
 def _read_path(value: object, place: Place) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError(f"expected a path, got {shown(value)}")
@@ -220,6 +236,7 @@ HostName = Annotated[str, form(text_form("a host name", _host_name, str))]
 Name = Annotated[str, form(text_form("a name", _name, str))]
 SenderPattern = Annotated[str, form(text_form('a sender such as "*@shop.example"', _sender_pattern, str))]
 RouteDomain = Annotated[str, form(text_form('a domain such as "*.corp.example"', _route_domain, str))]
+OptionalDate = Annotated[date | None, form(Form("a date", _read_date, lambda day: "" if day is None else str(day)))]
 FilePath = Annotated[Path, form(Form("a path", _read_path, str, at_default=True))]
 OptionalPath = Annotated[
     Path | None, form(Form("a path", _read_optional_path, lambda path: "" if path is None else str(path)))

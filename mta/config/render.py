@@ -5,6 +5,7 @@ example, or a key that has no effect in this version.
 """
 
 import textwrap
+from datetime import date
 from pathlib import Path
 from typing import cast
 
@@ -12,8 +13,12 @@ import msgspec
 from msgspec import inspect
 
 from mta.config.forms import Endpoint
-from mta.config.settings import Dkim, Pool, Route, Settings, Source, Tenant
+from mta.config.settings import Dkim, Pool, Route, Settings, Source, Tenant, Warmup
+from mta_policies.cross_limit import CrossLimit
 from mta_policies.reader import Form, Key, keys_of
+from mta_policies.schema import Quota
+from mta_policies.units import Rate
+from mta_policies.windows import window
 
 COLUMNS = 110
 
@@ -31,6 +36,19 @@ EXAMPLES: dict[str, msgspec.Struct] = {
     "source": Source(name="out-1", ipv4="192.0.2.10", ehlo="out-1.example.com"),
     "pool": Pool(name="default", sources={"out-1": 3, "out-2": 1}),
     "tenant": Tenant(name="shop", senders=("*@shop.example",)),
+    "limit": CrossLimit(
+        per="tenant",
+        rate=(Rate(100, 1),),
+        quota=Quota(300_000, "day", "Asia/Tokyo"),
+        window=(window("08:00-22:00 Asia/Tokyo"),),
+    ),
+    "warmup": Warmup(
+        source="out-1",
+        plan=(50, 100, 500, 1_000, 5_000, 10_000, 50_000),
+        start=date(2026, 12, 1),
+        providers={"google": (20, 40, 80, 160, 500, 2_000)},
+        overflow_pool="default",
+    ),
     "dkim": Dkim(domain="example.com", selector="s2026", key=Path("keys/example.com.pem")),
 }
 """What is shown of tables that do not exist by default."""
@@ -91,12 +109,14 @@ def _struct_of(key: Key) -> type[msgspec.Struct] | None:
 
 def _written(key: Key, value: object) -> object:
     """A value as TOML holds it."""
-    return _plain(value, key.form or key.item_form)
+    return key.form.write(value) if key.form else _plain(value, key.item_form)
 
 
 def _plain(value: object, form: Form[object] | None) -> object:
     if isinstance(value, msgspec.Struct):
         return {key.name: _written(key, getattr(value, key.field_name)) for key in keys_of(type(value))}
+    if isinstance(value, dict):
+        return {name: _plain(one, form) for name, one in cast("dict[str, object]", value).items()}
     if isinstance(value, tuple) and not isinstance(value, Endpoint):
         return [_plain(item, form) for item in cast("tuple[object, ...]", value)]
     return form.write(value) if form else value

@@ -4,8 +4,10 @@ A field's Python name ends in its unit (`idle_timeout_s`); the key that admins w
 value itself says it ("60s"). Tables that may come several times have plural names here.
 """
 
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, field
@@ -13,13 +15,17 @@ from msgspec import Meta, field
 from mta.config import forms
 from mta.config.forms import Endpoint
 from mta.resolve.prohibited import SPECIAL_PURPOSE_NETWORKS
+from mta_policies.cross_limit import CrossLimit
 from mta_policies.forms import Bytes, Count, Seconds
+from mta_policies.local_time import unix_s
 from mta_policies.reader import about
+from mta_policies.warmth import Plan
 
 Addresses = Literal["strict", "japan"]
 LongLines = Literal["refuse", "pass"]
 ListenerTls = Literal["none", "starttls", "implicit"]
 ListenerAuth = Literal["none", "optional", "required"]
+PlanMessages = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -160,6 +166,36 @@ class Tenant(msgspec.Struct, frozen=True):
     ] = "sender"
 
 
+class Warmup(msgspec.Struct, frozen=True):
+    """A new source that sends a little more every day."""
+
+    source: Annotated[forms.Name, about("The source that is new.")]
+    plan: Annotated[
+        tuple[PlanMessages, ...],
+        about(
+            "Recipients at one provider on the first day, the second ...; a day counts where most of it was really"
+            " sent; afterwards there is no limit."
+        ),
+    ]
+    start: Annotated[
+        forms.OptionalDate, about('Nothing goes from it before this day: "2026-12-01"; left out: it begins at once.')
+    ] = None
+    providers: Annotated[
+        dict[str, tuple[PlanMessages, ...]],
+        about("Another plan for some providers, by the policy's name: { google = [20, 40, 80] }."),
+    ] = {}
+    zone: Annotated[str, about('Where the day begins at midnight, such as "Asia/Tokyo".')] = "UTC"
+    overflow_pool: Annotated[
+        str, about("Pool whose sources take what is over the plan; left out: that waits for the next day.")
+    ] = ""
+
+    def as_plan(self) -> Plan:
+        """The same as the server keeps it."""
+        midnight = None if self.start is None else datetime.combine(self.start, time())
+        start_s = 0.0 if midnight is None else unix_s(midnight, ZoneInfo(self.zone))
+        return Plan(self.source, self.plan, self.providers, start_s, self.zone, self.overflow_pool)
+
+
 class Dkim(msgspec.Struct, frozen=True):
     """A key to sign with; several that fit a message all sign it."""
 
@@ -252,6 +288,13 @@ class Settings(msgspec.Struct, frozen=True):
         tuple[Pool, ...], about("Sources with weights; no pool `default`: every source with the same weight.")
     ] = field(default=(), name="pool")
     tenants: Annotated[tuple[Tenant, ...], about("On whose behalf mail is sent.")] = field(default=(), name="tenant")
+    limits: Annotated[
+        tuple[CrossLimit, ...],
+        about("What a tenant, a campaign, a sender domain or a source may send to all destinations together."),
+    ] = field(default=(), name="limit")
+    warmups: Annotated[
+        tuple[Warmup, ...], about("Sources that are new: they send a little more on every day that they really sent.")
+    ] = field(default=(), name="warmup")
     dkim: Annotated[tuple[Dkim, ...], about("Keys to sign with.")] = ()
     signing: Annotated[Signing, about("Signing as a whole.")] = Signing()
     policies: Annotated[Policies, about("Limits and retries.")] = Policies()

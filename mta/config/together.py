@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mta.config.settings import Listener, Settings
+from mta_policies.answers import SYSTEM_SOURCE
 from mta_policies.located import nearest
 from mta_policies.reader import Reader
+from mta_policies.sound import is_zone
 
 _ANY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
@@ -31,6 +33,8 @@ def check_together(reader: Reader, settings: Settings) -> None:
     _names(reader, settings)
     _pools(reader, settings)
     _tenants(reader, settings)
+    _limits(reader, settings)
+    _warmups(reader, settings)
     _routes(reader, settings)
     _signing(reader, settings)
     _places(reader, settings)
@@ -77,12 +81,13 @@ def _names(reader: Reader, settings: Settings) -> None:
         ("source", [source.name for source in settings.sources]),
         ("pool", [pool.name for pool in settings.pools]),
         ("tenant", [tenant.name for tenant in settings.tenants]),
+        ("warmup", [warmup.source for warmup in settings.warmups]),
         ("dkim", [f"{key.selector}._domainkey.{key.domain}" for key in settings.dkim]),
     ):
         seen: dict[str, int] = {}
         for i, name in enumerate(names):
             first = seen.setdefault(name, i)
-            key = "selector" if table == "dkim" else "name"
+            key = {"dkim": "selector", "warmup": "source"}.get(table, "name")
             if first != i and _good(reader, [(table, i, key), (table, first, key)]):
                 at = reader.tree.place((table, first, key))
                 reader.fail((table, i, key), f"{table} {name} is already given at {at}")
@@ -116,6 +121,58 @@ def _tenants(reader: Reader, settings: Settings) -> None:
             first = seen.setdefault(pattern, here)
             if first != here:
                 reader.fail(here, f"sender {pattern} is already given at {reader.tree.place(first)}")
+
+
+def _limits(reader: Reader, settings: Settings) -> None:
+    """Limits across destinations."""
+    seen: dict[tuple[str, str], int] = {}
+    named = {"tenant": _known(reader, "tenant"), "source": _known(reader, "source") or {SYSTEM_SOURCE}}
+    for i, limit in enumerate(settings.limits):
+        here = ("limit", i)
+        if not (limit.rate or limit.quota or limit.window) and reader.is_good(*here):
+            reader.fail(here, "limit: without rate, quota and window nothing is limited")
+        zones = [("quota", limit.quota.zone)] if limit.quota is not None else []
+        zones += [("window", window.zone) for window in limit.window]
+        for key, zone in zones:
+            _zone(reader, (*here, key), key, zone)
+        if not _good(reader, [(*here, "per"), (*here, "name")]):
+            continue
+        first = seen.setdefault((limit.per, limit.name), i)
+        if first != i:
+            at = reader.tree.place(("limit", first))
+            reader.fail(here, f"a limit per {limit.per} named {limit.name} is already given at {at}")
+        known = named.get(limit.per)
+        if not limit.name:
+            reader.fail((*here, "name"), 'name: expected a name, or "*" for all')
+        elif known is not None and "*" not in limit.name and limit.name not in known:
+            text = f"there is no {limit.per} {limit.name}{nearest(limit.name, known)}"
+            if limit.per == "source":
+                reader.fail((*here, "name"), text)
+            else:
+                reader.warn((*here, "name"), f"{text}: this holds only for mail whose header names it")
+
+
+def _warmups(reader: Reader, settings: Settings) -> None:
+    sources, pools = _known(reader, "source") or {SYSTEM_SOURCE}, _known(reader, "pool") | {"default"}
+    for i, warmup in enumerate(settings.warmups):
+        here = ("warmup", i)
+        if warmup.source not in sources and reader.is_good(*here, "source"):
+            hint = nearest(warmup.source, sources)
+            reader.fail((*here, "source"), f"there is no source {warmup.source}{hint}")
+        if warmup.overflow_pool not in pools | {""} and reader.is_good(*here, "overflow_pool"):
+            hint = nearest(warmup.overflow_pool, pools)
+            reader.fail((*here, "overflow_pool"), f"there is no pool {warmup.overflow_pool}{hint}")
+        _zone(reader, (*here, "zone"), "zone", warmup.zone)
+        for path, plan in ((("plan",), warmup.plan), *((("providers", n), p) for n, p in warmup.providers.items())):
+            if not plan and reader.is_good(*here, *path):
+                reader.fail((*here, *path), f"{path[-1]}: a plan of no day")
+            elif list(plan) != sorted(plan) and reader.is_good(*here, *path):
+                reader.warn((*here, *path), f"{path[-1]}: a later day allows less than an earlier one")
+
+
+def _zone(reader: Reader, path: tuple[str | int, ...], what: str, zone: str) -> None:
+    if reader.is_good(*path) and not is_zone(zone):
+        reader.fail(path, f'{what}: there is no time zone "{zone}"; write "Asia/Tokyo" or "UTC"')
 
 
 def _routes(reader: Reader, settings: Settings) -> None:

@@ -279,7 +279,7 @@ class Backlog:
     def _put_off(self, job: Job, reply: Reply) -> None:
         engine = self._engine
         try:
-            engine.fates.defer_local(job, reply, self._pool.retry)
+            engine.fates.defer_local(job, reply, self._pool.retry_for(job.tenant))
         except Exception as error:  # noqa: BLE001 - nor must one that cannot be put off
             engine.set_aside(job, error)
 

@@ -26,7 +26,9 @@ from mta.reporting.questions import (
     Shown,
     Summarized,
     Summary,
+    Suspension,
 )
+from mta_policies.firing import Firing
 from mta_queue.store import Loaded
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ class Census:
         next_s = 0.0
         if stand.state == "scheduled":
             next_s = stand.due_s
-        elif stand.state == "suspended" and stand.keeper is not None:
+        elif stand.state == "suspended" and isinstance(stand.keeper, Suspension | Firing):
             next_s = stand.keeper.until_s
         reason: Reason | None = None
         if is_exact:

@@ -116,7 +116,7 @@ class Channel:
         self._closes()
         if self.is_opening:
             self.is_opening = False
-            self._pool.not_opened(self, stage, reply, from_peer)
+            self._pool.opener.not_opened(self, stage, reply, from_peer)
 
     def transaction_done(self, connection: Connection, outcomes: list[Outcome], usable: bool) -> None:
         """Every recipient has its outcome."""

@@ -12,11 +12,15 @@ from mta.delivery import gauges
 from mta.delivery.acts import Acts, NotWrittenError
 from mta.delivery.census import Census
 from mta.delivery.exports import Exports
+from mta.delivery.foresight import Foresight
 from mta.delivery.imports import Bringer, ImportRefusedError, Imports
+from mta.delivery.reasons import Reasons
+from mta.delivery.standing import Standings
 from mta.delivery.walk import StoppingError
 from mta.reporting.questions import (
     Act,
     Answer,
+    Explain,
     Export,
     Failed,
     Import,
@@ -31,6 +35,7 @@ from mta.reporting.questions import (
     Summary,
     Suspend,
     Upload,
+    Warmups,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ class Clerk:
         self._acts = Acts(engine, is_kept_back)
         self._census = Census(engine, is_kept_back)
         self._exports = Exports(engine, self._acts, is_kept_back)
+        self._foresight = Foresight(engine, Reasons(engine, Standings(engine)))
         self._imports = Imports(engine, self._acts, is_kept_back, bringer, may_take) if bringer is not None else None
         self._walks = asyncio.Semaphore(WALKS_MAX)
         self._asked: dict[Question, asyncio.Task[Answer]] = {}
@@ -87,6 +93,8 @@ class Clerk:
         if isinstance(question, Rules):
             self._engine.restraints.told(question.changes, question.snapshot, tells=question.tells)
             return None
+        if isinstance(question, Warmups):
+            return await self._engine.warming.rows()
         if not self.is_open:
             return Failed("the worker has just started and still reads its queue")
         if self._engine.is_stopping:
@@ -98,6 +106,8 @@ class Clerk:
                 return await self._once(question, self._census.show(question))
             case Piece():
                 return await self._exports.piece(question)
+            case Explain():
+                return await self._foresight.explain(question)
             case Upload() | Import() | Known():
                 return await self._brought(question)
         async with self._walks:

@@ -12,23 +12,29 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from mta.delivery.agenda import Agenda
+from mta.delivery.calendars import Quotas
 from mta.delivery.connection import Timeouts
 from mta.delivery.deadlines import Sweeper
 from mta.delivery.domains import Domains
 from mta.delivery.fates import Fates
+from mta.delivery.following import Following
 from mta.delivery.handover import Handover
 from mta.delivery.intake import Intake
 from mta.delivery.job import ENDED, LOADING, WAITING, Job
+from mta.delivery.keeping import Keeping
 from mta.delivery.memory import Memory
 from mta.delivery.parking import Parking
 from mta.delivery.registry import Registry, is_held
+from mta.delivery.reserving import Reserving
 from mta.delivery.restraints import Restraints
 from mta.delivery.signatures import Signatures
 from mta.delivery.sites import Site
 from mta.delivery.sources import Sources
 from mta.delivery.spills import Spills
 from mta.delivery.suspensions import Suspensions
+from mta.delivery.tenant_limits import Tenants
 from mta.delivery.tls import TlsContexts
+from mta.delivery.warming import Warming
 from mta.handoff.claims import Claims, LimitState
 from mta.handoff.link import Mesh
 from mta.handoff.mover import Mover, PartState
@@ -47,7 +53,7 @@ if TYPE_CHECKING:
 EXPIRED_AT_ONCE = 256  # cold jobs that one visit to the disk brings back to give them up
 SWEEP_S = 0.25  # how often due times and memory are looked at
 SITES_ROUND = 8  # sweeps in which every site is looked at once: with 20,000 sites that is the sweep's work
-UNUSED_SITE_S = 3600.0  # a site without mail is forgotten then; slower limits than one an hour do not exist
+UNUSED_SITE_S = 3600.0  # a site without mail is forgotten then, unless it still has something to remember
 SET_ASIDE_S = 600.0  # when a message that an error of ours stopped is tried again
 STOP_POLL_S = 0.02
 
@@ -94,6 +100,8 @@ class Dispatcher:
         self.idle_timeout_s = idle_timeout_s
         self.signatures = signatures
         self.memory = Memory(store, clock, memory_bytes_max)
+        self.keeping = Keeping(self)
+        self.quotas = Quotas(self)
         self.fates = Fates(store, events, self, clock, random, wants_dsn=wants_dsn, hostname=hostname)
         self.registry = Registry()
         self.agenda = Agenda(self)
@@ -102,7 +110,11 @@ class Dispatcher:
         self.domains = Domains(self)
         self.parking = Parking(self)
         self.suspensions = Suspensions(self)
+        self.reserving = Reserving(self)
         self.restraints = Restraints(self)
+        self.warming = Warming(self)
+        self.following = Following(self)
+        self.tenants = Tenants(self)
         self.handover = Handover(self)
         self.mover: Mover
         self.notices: Notices
@@ -115,6 +127,9 @@ class Dispatcher:
         """Recipients that an admin holds: they have no job and no entry in the wheel."""
         self.errors = 0
         """Errors of ours that stopped a message or a look-up."""
+        self.follows_s = 0.0
+        """When this process followed one that died while the server ran: what that used of limits nobody knows. 0.0: it
+        follows none."""
         self.is_overdue = False
         """The disk fails, and more fates than may be lost wait for it: nothing more is begun."""
         self._is_expiring = False
@@ -250,6 +265,9 @@ class Dispatcher:
         self.spills.sweep(wall_s, now_s)
         self.suspensions.sweep()
         self.restraints.sweep()
+        self.reserving.sweep()
+        self.tenants.sweep()
+        self.keeping.sweep()
         self._expire()
         self._sweep_sites(now_s)
         self.handover.sweep(now_s)
@@ -294,6 +312,8 @@ class Dispatcher:
                 continue
             if not site.look_after(now_s, now_s - self.idle_timeout_s, now_s - UNUSED_SITE_S):
                 self.domains.drop(site)
+            else:
+                self.following.look(site, now_s)
 
     # change of owners
 
@@ -324,6 +344,7 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
         self.domains.close()
+        self.following.close()
         sites = [*self.domains.sites.values(), *self.handover.leaving]
         for site in sites:
             site.close()
@@ -335,6 +356,7 @@ class Dispatcher:
         await asyncio.sleep(0)
         for destination in self.domains.destinations.values():
             destination.close()
+        self.reserving.close()
 
     @property
     def connections(self) -> int:

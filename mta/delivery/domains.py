@@ -105,6 +105,18 @@ class Domains:
         known = self._known.get(domain)
         return None if known is None or known[0].is_closed else known[0]
 
+    def known_until(self, domain: str) -> tuple[Site, float] | None:
+        """Where a domain's mail goes, and until when that is sure: monotonic seconds; None: nobody knows."""
+        known = self._known.get(domain)
+        return None if known is None or known[0].is_closed else known
+
+    def confirm(self, domain: str, site: Site, hosts: MailHosts) -> None:
+        """A domain was looked up again, and its mail goes where it went."""
+        known = self._known.get(domain)
+        if known is not None and known[0] is site and not site.is_closed:
+            self._known[domain] = (site, hosts.expires_s)
+            site.hosts = hosts
+
     def is_spilled(self, seq: int, domain: str) -> bool:
         """Whether an item waits as a number for the mail hosts of a domain."""
         waiting = self._waiting.get(domain)
@@ -141,7 +153,7 @@ class Domains:
             waiting = self._waiting[domain] = _Waiting(self._engine)
         if not job.expires_s:  # it may have to wait here until then
             policies = self._engine.placement.policies
-            retry = (policies.by_domain(domain) or policies.default).retry
+            retry = (policies.by_domain(domain) or policies.default).retry_for(job.tenant, job.source)
             job.expires_s = expires_s(retry, job.accepted_s, job.own_expire_s)
         if job.content is None and job.expires_s <= self._engine.clock.wall_s():
             self._engine.fates.expire(job)
@@ -162,7 +174,7 @@ class Domains:
         engine = self._engine
         error: ResolveError | None = None
         try:
-            self._found(domain, waiting, *await self._resolve(domain))
+            self._found(domain, waiting, *await self.resolve(domain))
         except ResolveError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - whatever it is, the mail that waits must be looked at again
@@ -172,7 +184,8 @@ class Domains:
         if error is not None and self._waiting.get(domain) is waiting:
             self._failed(domain, waiting, error)
 
-    async def _resolve(self, domain: str) -> tuple[Placed, str, MailHosts | None, float]:
+    async def resolve(self, domain: str) -> tuple[Placed, str, MailHosts | None, float]:
+        """Whose a domain is, its site, its hosts, and until when that is sure; raises ResolveError."""
         placement = self._engine.placement
         placed = placement.decided(domain)
         if placed is not None and placed.route is not None:
@@ -201,7 +214,7 @@ class Domains:
         jobs = waiting.take_jobs()
         self._known.pop(domain, None)  # what is found again is the youngest
         if site is None:
-            self._move_all(jobs, owners)
+            self.move_all(jobs, owners)
             return
         if len(self._known) >= DOMAINS_MAX:
             del self._known[next(iter(self._known))]
@@ -277,9 +290,10 @@ class Domains:
         if not destination.sites:
             destination.close()
             self.destinations.pop(destination.key, None)
+            self._engine.restraints.of_gone(destination)
 
-    def _move_all(self, jobs: Sequence[Job], owners: Sequence[int]) -> None:
-        """The destination of these jobs is another worker's: their items go there, no job is left here."""
+    def move_all(self, jobs: Sequence[Job], owners: Sequence[int]) -> None:
+        """These jobs are for other workers: their items go there, no job is left here."""
         todo = deque((job.seq, job.parts) for job in jobs)
         for job in jobs:
             self._engine.ended(job)

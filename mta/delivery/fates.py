@@ -227,7 +227,8 @@ class Fates:
     ) -> None:
         pool.site.destination.tally.deferred += len(parts)
         self.uncertain += len(parts) if outcome.uncertain else 0
-        self._postpone(job, parts, outcome, way, pool.retry, job.attempts + is_attempt, verdict, after_crash)
+        retry = pool.retry_for(job.tenant)
+        self._postpone(job, parts, outcome, way, retry, job.attempts + is_attempt, verdict, after_crash)
 
     def _postpone(
         self,

@@ -8,10 +8,13 @@ Connections that have nothing to do, or had their turn, make room for another si
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mta_policies.limits import Meter
 from mta_queue.timetable import Lane
+
+if TYPE_CHECKING:
+    from mta.delivery.calendars import Calendar
 
 TIMER_SLACK_S = 0.001  # a timer is not set anew for less
 EXPECTED_S = 1.0  # so long a turn is kept for a pool that has to read its mail first
@@ -44,7 +47,7 @@ class Gate:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ask: Callable[[float], float]) -> None:
         self._loop = loop
-        self._ask = ask
+        self.ask = ask
         self._waiters: Lane[tuple[int, Waiter]] = Lane()
         self.waiting = 0
         """How many pools wait."""
@@ -67,7 +70,7 @@ class Gate:
 
     def stops(self, pool: Waiter, priority: int, now_s: float, granted: "Gate | None") -> bool:
         """Whether a pool has to wait here; if so it is queued and will be `granted`."""
-        wait_s = self._ask(now_s)
+        wait_s = self.ask(now_s)
         if pool is self._expected:
             self._expect(None)
             is_next = True
@@ -132,7 +135,7 @@ class Gate:
         wait_s = 0.0
         try:
             for _ in range(self.waiting):  # one that comes back waits for the next time: nobody spins here
-                wait_s = self._ask(self._loop.time())
+                wait_s = self.ask(self._loop.time())
                 if wait_s > 0 or self.head_priority() < 0:
                     break
                 _, pool = self._waiters.pop()
@@ -156,7 +159,7 @@ class Gate:
         if head < 0 or head < priority or (head == priority and not had_turn):
             return False
         others = self.waiting - (self in pool.waits)
-        return len(self._leaving) < others and self._ask(now_s) == math.inf
+        return len(self._leaving) < others and self.ask(now_s) == math.inf
 
     def idle(self, connection: Idler) -> None:
         """A connection may have to make room from now on."""
@@ -165,7 +168,7 @@ class Gate:
             self._arrange_room()
 
     def _arrange_room(self) -> None:
-        if self.head_priority() >= 0 and self._ask(self._loop.time()) == math.inf:
+        if self.head_priority() >= 0 and self.ask(self._loop.time()) == math.inf:
             self._arrange(math.inf)
 
     def busy(self, connection: Idler) -> None:
@@ -198,16 +201,34 @@ class Gate:
 
 
 class SharedLimit:
-    """A limit over several pools: the meter, and who waits for a transaction or a connection."""
+    """A limit over several pools: the meter, hours and quota, and who waits for a transaction or a connection."""
 
-    __slots__ = ("connections", "meter", "turns")
+    __slots__ = ("calendar", "connections", "meter", "turns")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, meter: Meter) -> None:
         self.meter = meter
+        self.calendar: Calendar | None = None
+        """None: neither hours nor a quota."""
         self.turns = Gate(loop, meter.transaction_wait_s)
         self.connections = Gate(loop, meter.connection_wait_s)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether a transaction may have to wait."""
+        return self.meter.has_rate or self.calendar is not None
+
+    def keep(self, calendar: "Calendar | None") -> None:
+        """These hours and this quota hold from now on."""
+        self.calendar = calendar
+        self.turns.ask = self.meter.transaction_wait_s if calendar is None else self._turn_wait_s
+
+    def _turn_wait_s(self, now_s: float) -> float:
+        assert self.calendar is not None, "asked where there is one"
+        return max(self.meter.transaction_wait_s(now_s), self.calendar.wait_s())
 
     def close(self) -> None:
         """No more waking."""
         self.turns.close()
         self.connections.close()
+        if self.calendar is not None:
+            self.calendar.close()

@@ -21,7 +21,7 @@ SITES_AT_ONCE = 2_000  # looked at in one turn of the loop: a few milliseconds
 async def counts(engine: "Dispatcher") -> WorkerCounts:
     """Counters and gauges of delivery and queue; the others, and the worker's number, are for the caller to fill in."""
     policies = {name: _counters(tally) for name, tally in engine.tallies.items()}
-    suspended = engine.parking.parts
+    suspended = engine.parking.parts - engine.parking.short_parts
     for looked_at, site in enumerate([*engine.domains.sites.values(), *engine.handover.leaving], 1):
         name = site.destination.policy.name
         counts = policies.get(name)
@@ -44,7 +44,7 @@ async def counts(engine: "Dispatcher") -> WorkerCounts:
         dsn=fates.dsn,
         messages=store.items,
         recipients=store.parts_living,
-        ready=engine.jobs + engine.spills.count,
+        ready=engine.jobs + engine.spills.count + engine.parking.short_parts,
         held=engine.held,
         suspended=suspended,
         resident_bytes=engine.memory.resident_bytes,

@@ -120,9 +120,9 @@ class Handover:
             self.claim(destination, list(destination.sites.values()))
         for site in list(domains.sites.values()):
             site.pump()
-        self._rehome(homeless)
+        self.rehome(homeless)
 
-    def _rehome(self, jobs: Sequence[Job]) -> None:
+    def rehome(self, jobs: Sequence[Job]) -> None:
         """Find new places for these, in slices; what ends before its turn needs none."""
         for job in jobs[:REHOMED_AT_ONCE]:
             if job.state != WAITING:
@@ -132,7 +132,7 @@ class Handover:
             else:
                 self._engine.route(job)
         if len(jobs) > REHOMED_AT_ONCE:
-            self._engine.loop.call_soon(self._rehome, jobs[REHOMED_AT_ONCE:])
+            self._engine.loop.call_soon(self.rehome, jobs[REHOMED_AT_ONCE:])
         else:
             self._engine.agenda.go_on()
 

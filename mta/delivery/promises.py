@@ -47,7 +47,7 @@ class Promises:
                 pool.idle.remove(channel)
                 return channel
         pool.lane.push_front(job.priority, job)
-        if not pool.opens_for(job, now_s) and job.prefer_host and not pool.search.is_running:
+        if not pool.opener.opens_for(job, now_s) and job.prefer_host and not pool.search.is_running:
             self._make_place(job, now_s)
         return None
 
@@ -55,8 +55,8 @@ class Promises:
         """Limits, or a probe, allow no connection to the host that the head of the lane prefers: an idle one leaves for
         it, where that helps."""
         pool = self._pool
-        is_down = pool.health_wait_s(now_s) > 0
-        channel = next((each for each in pool.idle if not is_down or pool.is_probe(each)), None)
+        is_down = pool.opener.health_wait_s(now_s) > 0
+        channel = next((each for each in pool.idle if not is_down or pool.opener.is_probe(each)), None)
         if channel is not None:
             self.give(channel)
             channel.leave()

@@ -43,14 +43,14 @@ class Search:
             if error.permanent and not pool.is_closed:
                 self._engine.fates.bounce_waiting(pool, "dns", error.reply)
             else:
-                pool.failed("dns", error.reply)
+                pool.opener.failed("dns", error.reply)
         except Exception as error:  # noqa: BLE001 - whatever it is, the mail that waits must be looked at again
             self._task = None
             self._engine.report(error)
-            pool.failed("local", Reply(451, "4.3.0", "internal error while looking for a host"))
+            pool.opener.failed("local", Reply(451, "4.3.0", "internal error while looking for a host"))
         else:
             self._task = None
             if found:
                 pool.pump()
             else:
-                pool.failed(*pool.failure)
+                pool.opener.failed(*pool.opener.failure)

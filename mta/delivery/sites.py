@@ -28,7 +28,7 @@ class Site:
         """Its mail goes another way; no transaction begins."""
         self.holds = 0
         """How many claims are open: others perhaps have connections to it; nothing begins before they are gone."""
-        self.used_s = destination.engine.loop.time()
+        self.used_s = self.looked_at_s = destination.engine.loop.time()
 
     def pool(self, source_name: str) -> Pool:
         """The pool of a source; of any source that there is where that one is gone."""
@@ -105,12 +105,17 @@ class Site:
             jobs += pool.take_jobs(wanted)
         return jobs
 
+    def take_ready(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take out the jobs that wait here and are wanted; what is spilled is looked at when it comes back."""
+        return [job for pool in self.pools.values() for job in pool.take_jobs(wanted)]
+
     def waiting_domains(self) -> set[str]:
         """Whose jobs wait here; what is spilled is placed anew whenever it comes back."""
         return {job.domain for pool in self.pools.values() for job in pool.lane}
 
     def look_after(self, now_s: float, idle_before_s: float, unused_before_s: float) -> bool:
-        """Let idle connections go; -> False where the site has not been used since that time."""
+        """Let idle connections go; -> False where the site has not been used since that time and nothing of it need be
+        remembered."""
         used = False
         for pool in self.pools.values():
             if not pool.is_unused:
@@ -121,7 +126,10 @@ class Site:
             used = True
         if used or self.holds:
             self.used_s = now_s
-        return self.used_s > unused_before_s
+        if self.used_s > unused_before_s:
+            return True
+        # What a slow rate, or a firing, has counted holds for whoever comes next.
+        return self.destination.brakes is not None or not self.destination.is_rested(self, now_s)
 
     @property
     def is_sending(self) -> bool:

@@ -43,6 +43,15 @@ class Throttle:
         self._passed[job] = now_s
         return True
 
+    def wait_s(self) -> float:
+        """Seconds until one message more may go; 0.0: now; inf: when another one has ended."""
+        restraint, now_s = self._restraint, self._engine.loop.time()
+        wait_s = restraint.wait_s(self._engine.clock.wall_s())
+        if wait_s > 0:
+            return wait_s
+        self._settle(now_s)
+        return 0.0 if self._room(now_s) > 0 else restraint.meter.transaction_wait_s(now_s) or math.inf
+
     def _settle(self, now_s: float) -> None:
         """What passed and was sent counts; what passed long ago and was not has to ask again."""
         for job, passed_s in list(self._passed.items()):

@@ -108,6 +108,24 @@ class ResumedLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag
     by: str = ""
 
 
+class WarmupLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="warmup"):
+    """A new source is on another day of its plan at a provider: `change` says how."""
+
+    change: str
+    source: str
+    provider: str
+    day: int
+    days: int
+    allowed: int = 0
+    sent: int = 0
+    reason: str = ""
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+    stage: str = ""
+    host: str = ""
+
+
 class RuleLine(_Head, frozen=True, omit_defaults=True, tag_field="event", tag="rule"):
     """Something was done to what a rule set off: `change` says what."""
 

@@ -24,8 +24,11 @@ from mta.reporting.event_lines import (
     ResumedLine,
     RuleLine,
     SuspendedLine,
+    WarmupLine,
 )
+from mta_policies.answers import Answer
 from mta_policies.firings import Change
+from mta_policies.warmth import Turn
 
 EVENT_VERSION = 1
 """`v` of every line; goes up when a field changes its meaning, not when one is added."""
@@ -304,6 +307,33 @@ class Events:
                 EVENT_VERSION,
                 selection,
                 by,
+            )
+        )
+
+    def warmup(self, turn: Turn, provider: str, answer: Answer | None) -> None:
+        """A new source is on another day of its plan at a provider; `answer`: what it complained with."""
+        self._count += 1
+        said = answer or Answer(0, "", "", "")
+        self._tell(
+            WarmupLine(
+                _milliseconds(turn.at_s),
+                f"{self._prefix}{self._count}",
+                "",
+                self._worker,
+                EVENT_VERSION,
+                turn.what,
+                turn.source,
+                provider,
+                turn.day,
+                turn.days,
+                turn.allowed,
+                turn.sent,
+                turn.why,
+                said.code,
+                said.enhanced,
+                said.text[:TEXT_CHARS_MAX],
+                said.stage,
+                said.host,
             )
         )
 

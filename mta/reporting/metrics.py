@@ -68,6 +68,12 @@ POLICY_METRICS = (
     Metric("deferred", "policy_deferred_total", "counter", "Attempts after which a recipient waits on."),
     Metric("bounced", "policy_bounced_total", "counter", "Recipients refused for good."),
     Metric("expired", "policy_expired_total", "counter", "Recipients given up because their time was over."),
+    Metric(
+        "overflowed",
+        "policy_overflowed_total",
+        "counter",
+        "Recipients that took another source, because the plan of a new one allowed no more.",
+    ),
     Metric("connections", "policy_connections", "gauge", "Connections to mail hosts."),
     Metric("connections_opened", "policy_connections_opened_total", "counter", "Connections that were established."),
     Metric("connections_failed", "policy_connections_failed_total", "counter", "Connections that were not."),

@@ -36,6 +36,9 @@ ReasonKind = Literal[
     "down",
     "claim",
     "rate",
+    "quota",
+    "window",
+    "warmup",
     "connections",
     "connection_rate",
     "connecting",
@@ -45,7 +48,8 @@ ReasonKind = Literal[
 ]
 """What a recipient waits for: its next attempt | the time that its sender asked for | an admin | an export |
 the end of a suspension | what a rule set off | the end of its transaction | its way to another worker | its mail
-hosts | a site that does not take mail | other workers' connections | a rate | connections | the rate of new
+hosts | a site that does not take mail | other workers' connections | a rate | the next period of a quota | a window
+to open | the plan of a new source | connections | the rate of new
 connections | a connection that is being opened | its signature | its content | its turn."""
 
 
@@ -75,6 +79,22 @@ class Show(msgspec.Struct, frozen=True, tag="show"):
     """All that is known of one message."""
 
     id: str
+
+
+class Explain(msgspec.Struct, frozen=True, tag="explain"):
+    """What would the next message to this address wait for, from each of these sources?"""
+
+    address: str
+    domain: str
+    """What it is routed by."""
+    sources: list[str]
+    """Names; "" for the system's own address."""
+    tenant: str = ""
+    campaign: str = ""
+
+
+class Warmups(msgspec.Struct, frozen=True, tag="warmups"):
+    """How do sources stand that have a plan?"""
 
 
 class Act(msgspec.Struct, frozen=True, tag="act"):
@@ -214,7 +234,23 @@ class MovedItem(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: int = 0
 
 
-Question = Metrics | Summary | List | Show | Act | Suspend | Rules | Remove | Export | Piece | Upload | Import | Known
+Question = (
+    Metrics
+    | Summary
+    | List
+    | Show
+    | Explain
+    | Warmups
+    | Act
+    | Suspend
+    | Rules
+    | Remove
+    | Export
+    | Piece
+    | Upload
+    | Import
+    | Known
+)
 
 
 # answers
@@ -228,6 +264,8 @@ class PolicyCounts(msgspec.Struct):
     """Attempts."""
     bounced: int = 0
     expired: int = 0
+    overflowed: int = 0
+    """Recipients that took another source, because the plan of a new one allowed no more."""
     connections: int = 0
     """Open now."""
     connections_opened: int = 0
@@ -395,6 +433,77 @@ class Shown(msgspec.Struct):
     client: str = ""
 
 
+class Wait(msgspec.Struct):
+    """One thing that the next message would wait for."""
+
+    words: str
+    """To be read behind "waits for"."""
+    reason: Reason
+
+
+class Outlook(msgspec.Struct):
+    """What the next message would meet, from one source at one of the workers that own its destination."""
+
+    source: str
+    worker: int
+    policy: str
+    site: str = ""
+    waits: list[Wait] = []
+    """Empty: it goes at once."""
+    waiting: int = 0
+    """Messages that wait for this site from this source already."""
+    firings: list[str] = []
+    """Ids of what rules set off and holds for it, muted ones too; with them what holds for mail of one domain there."""
+
+
+class Explained(msgspec.Struct):
+    """Answer to `Explain`; empty where the mail is another worker's."""
+
+    outlooks: list[Outlook]
+
+
+class WarmupRow(msgspec.Struct):
+    """How a source stands at a provider; with no provider, what its plan begins with."""
+
+    source: str
+    provider: str = ""
+    """A policy's name, a site or a route."""
+    day: int = 1
+    """Of the plan, that says what today allows; one more than it has: it is over."""
+    days: int = 0
+    sent: int = 0
+    """Today, taken by the provider."""
+    allowed: int = 0
+    """Today; 0: no limit."""
+    under_way: int = 0
+    held_s: float = 0.0
+    """Since when it is a day back, because the provider complained: Unix seconds, as all times here; 0: it is not."""
+    why: str = ""
+    """Of that."""
+    missing: int = 0
+    """So many more have to be taken today for the day to count; 0: it does, or cannot."""
+    next_day: int = 1
+    """Of the plan, as it stands now."""
+    next_allowed: int = 0
+    next_s: float = 0.0
+    """When it begins; 0: it is not known."""
+    start_s: float = 0.0
+    """Nothing goes before."""
+    overflow_pool: str = ""
+    origin: str = ""
+    """Where the plan is written."""
+    last_sent_s: float = 0.0
+    index: int = 0
+    """Of the share of the destination that was counted by, as the next."""
+    of: int = 1
+
+
+class WarmedUp(msgspec.Struct):
+    """Answer to `Warmups`."""
+
+    rows: list[WarmupRow]
+
+
 class Acted(msgspec.Struct):
     """Answer to `Act`."""
 
@@ -450,4 +559,18 @@ class Failed(msgspec.Struct):
     error: str
 
 
-Answer = WorkerCounts | Summarized | Listed | Shown | Acted | Exported | PieceOf | Imported | KnownAre | Failed | None
+Answer = (
+    WorkerCounts
+    | Summarized
+    | WarmedUp
+    | Listed
+    | Shown
+    | Explained
+    | Acted
+    | Exported
+    | PieceOf
+    | Imported
+    | KnownAre
+    | Failed
+    | None
+)
