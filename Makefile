@@ -47,9 +47,9 @@ demo: $(STAMP) ## Server, five providers of different temper, 20,000 signed mess
 # Status 5, "no tests collected", is a failure as any other, but where ARGS chose and one of the two had none of them.
 .PHONY: test
 test: $(STAMP) ## All tests; ARGS="-k word" for some of them
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal $(wildcard tests/layout tests/unit tests/simulation) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal $(wildcard tests/end_to_end tests/interop) $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 5 --dist worksteal $(wildcard tests/end_to_end tests/interop) $(ARGS) \
 	  || { status=$$?; [ $$status = 5 ] && [ -n "$(strip $(ARGS))" ]; }
 
 .PHONY: simulate
@@ -66,7 +66,7 @@ check: $(STAMP) ## Format, lint, types, import contracts, layout, examples in th
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/pyright --warnings
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/layout
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/layout
 	@find $(CODE) -name '*.py' -exec wc -l {} + | awk '$$2 != "total" && $$1 > 450 { print "long, perhaps two nouns:", $$2, $$1 }'
 
 .PHONY: format

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mta.delivery.channel import Channel
 from mta.delivery.destination import Destination, lower
 from mta.delivery.gate import SharedLimit
 from mta.delivery.job import Job
@@ -87,10 +88,9 @@ class Braked:
             limits = brake.restraint.tightened(limits)
         return limits
 
-    def opened(self) -> None:
+    def opened(self, channel: Channel) -> None:
         """A connection was begun."""
-        wall_s = self._engine.clock.wall_s()
-        self._engine.restraints.stepped(brake.restraint.opened(wall_s) for brake in self._stopping)
+        self._engine.restraints.stepped(brake.restraint.opened(channel.begun_wall_s) for brake in self._stopping)
 
 
 class Brakes:
@@ -253,13 +253,12 @@ class Brakes:
             if brake.firing.rule == rule and (change := brake.restraint.refused(wall_s)) is not None:
                 yield change
 
-    def delivered(self, pool: Pool, job: Job, begun_s: float) -> Iterator[Change]:
-        """A message was taken on a connection that was begun then (monotonic seconds)."""
+    def delivered(self, pool: Pool, job: Job, channel: Channel) -> Iterator[Change]:
+        """A message was taken on this connection."""
         wall_s = self._engine.clock.wall_s()
-        begun_wall_s = wall_s - (self._engine.loop.time() - begun_s)
         for brake in self._probes_of(pool, job):
             # A message's own scope shares connections: what counts there is its transaction, which has just begun.
-            began_s = begun_wall_s if brake.restraint.is_of_pools else wall_s
+            began_s = channel.begun_wall_s if brake.restraint.is_of_pools else wall_s
             if (change := brake.restraint.delivered(wall_s, began_s)) is not None:
                 yield change
 

@@ -21,6 +21,7 @@ class Channel:
         "_has_quit",
         "_pool",
         "begun_s",
+        "begun_wall_s",
         "idle_since_s",
         "is_leaving",
         "is_opening",
@@ -42,6 +43,8 @@ class Channel:
         self.messages = 0
         """Transactions begun, the one under way included."""
         self.recipients = 0
+        self.begun_wall_s = engine.clock.wall_s()
+        """Unix seconds; not reckoned from the next: the loop's time stands still while it works."""
         self.begun_s = now_s
         """Monotonic seconds, as the two below."""
         self.ready_s = 0.0

@@ -143,7 +143,7 @@ class Judging:
                 subject = _of_way(pool.source.name, channel.way.source_address, pool.site.name, destination.provider)
             changes += judge.delivered(subject, self._now_s())
         if destination.brakes is not None and destination.brakes.listens:
-            changes += destination.brakes.delivered(pool, job, channel.begun_s)
+            changes += destination.brakes.delivered(pool, job, channel)
         if changes:
             self._engine.restraints.made(changes)
         if changes or not judge.listens:

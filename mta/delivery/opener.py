@@ -114,7 +114,7 @@ class Opener:
         pool.site.backoff.begin(channel)
         pool.backoff.begin(channel)
         if pool.braked is not None:
-            pool.braked.opened()
+            pool.braked.opened(channel)
         channel.open()
         return channel
 

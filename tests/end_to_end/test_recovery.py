@@ -15,10 +15,11 @@ from mta_policies.provider_model import Google
 
 SILENCE_S = 1.0
 STEP_MESSAGES = 10
-MESSAGES = 60  # some wait for every step: a second connection is opened for them alone
+MESSAGES = 600  # some wait for every step: a second connection is opened for them alone, however late it comes
 POLICY = """
 [limits]
 connections = 2
+messages_per_connection = 1000
 [[rule]]
 name = "blocked"
 when = { code = "421", enhanced = "4.7.28" }

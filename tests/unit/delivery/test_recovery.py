@@ -12,8 +12,10 @@ import pytest
 
 from bench.sink import Profile, Provider, Sink
 from mta.testing.delivery_rig import DeliveryRig
+from mta.testing.fake_clock import WALL_START_S
 from mta.testing.swift_loop import SwiftLoop, swiftly
 from mta_policies.answers import Subject
+from mta_policies.probing import Probing
 from mta_policies.provider_model import Google
 
 POLICY = """
@@ -118,3 +120,36 @@ async def test_a_wrong_recovery_is_punished(loop: SwiftLoop, tmp_path: Path, the
 
     assert found.model.punished >= 1
     assert found.model.is_blocked(Subject("127.0.0.1"), loop.time())
+
+
+@swiftly
+async def test_a_step_counts_what_its_connection_carries_however_late_in_a_turn_it_was_begun(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The wall clock goes on while a turn of the loop lasts, and the loop's own time does not."""
+    told: list[tuple[float, float]] = []
+    opened, delivered = Probing.opened, Probing.delivered
+
+    def opens(probing: Probing, now_s: float) -> str:
+        if reason := opened(probing, now_s):
+            told.append((now_s, 0.0))
+        return reason
+
+    def delivers(probing: Probing, now_s: float, begun_s: float) -> str:
+        told.append((now_s, begun_s))
+        return delivered(probing, now_s, begun_s)
+
+    monkeypatch.setattr(Probing, "opened", opens)
+    monkeypatch.setattr(Probing, "delivered", delivers)
+    async with recovery(loop, tmp_path, PROBE, 540.0) as found:
+
+        def wall_s() -> float:
+            late_s = 0.05 if found.provider.connections_open == 0 else 0.0
+            return WALL_START_S + loop.time() + late_s
+
+        monkeypatch.setattr(loop, "wall_s", wall_s)
+        await found.rig.until(lambda: "2 connections" in found.steps, 2_000.0)
+
+    first = next(at for at, (_, begun_s) in enumerate(told) if begun_s == 0.0)
+    opened_s, (_, begun_s) = told[first][0], told[first + 1]
+    assert begun_s >= opened_s
