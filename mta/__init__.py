@@ -1,3 +1,3 @@
 """mta: a mail transfer agent. Start reading at docs/architecture.md."""
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
