@@ -241,7 +241,7 @@ class Copies:
         found, content = self._record(item.home.number, item.offset, item.length_bytes)
         if found.seq != item.seq or len(content) != item.content_bytes or crc32(content) != item.content_crc:
             raise LostItemError(item.home.number)
-        states = [CopiedState(due_s, parts, self._note(note, parts)) for due_s, note, parts in item.states]
+        states = [copied for state in item.states for copied in self._copied_states(state)]
         head = record.encode_copy(
             self._header.marker,
             item.number,
@@ -254,16 +254,22 @@ class Copies:
         )
         return head, content
 
-    def _note(self, note: Note | None, parts: Sequence[int]) -> bytes:
+    def _copied_states(self, state: State) -> list[CopiedState]:
+        """The state with its note; several where the note lies in an older copy, which has one for each part."""
+        due_s, note, parts = state
         if note is None:
-            return b""
+            return [CopiedState(due_s, parts, b"")]
         data = note.data  # it may be let go of in the loop meanwhile: then it has a place
         if data is not None:
-            return data
+            return [CopiedState(due_s, parts, data)]
         found, _ = self._record(note.segment, note.offset, HEADER_BYTES + note.payload_bytes)
-        if found.is_copy:
-            return next((state.note for state in found.copied_states() if parts[0] in state.parts), b"")
-        return found.note()
+        if not found.is_copy:
+            return [CopiedState(due_s, parts, found.note())]
+        notes = {part: copied.note for copied in found.copied_states() for part in copied.parts}
+        alike: dict[bytes, list[int]] = {}
+        for part in parts:
+            alike.setdefault(notes.get(part, b""), []).append(part)
+        return [CopiedState(due_s, living, text) for text, living in alike.items()]
 
     # Ending.
 

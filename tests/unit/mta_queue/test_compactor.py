@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from mta.testing.bad_disk import BadDisk
+from mta.testing.eager_copying import copying_all_the_time
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue.catalog import Catalog
@@ -302,6 +303,26 @@ def test_what_is_half_done_is_removed_at_the_start() -> None:
 
     again.check()
     assert not [path for path in again.disk.paths() if path.name.endswith(".copying")]
+
+
+def test_parts_that_wait_together_keep_notes_of_their_own() -> None:
+    """However often an item is copied: its parts may be due at one time and have been deferred for several reasons."""
+    with copying_all_the_time():
+        rig = Rig()
+        seq = rig.append(parts=4)
+        for part, note in enumerate((b"first", b"second", b"first")):
+            rig.postpone(seq, part, 5.0, note)
+        for part in range(4):
+            rig.postpone(seq, part, 9.0, None)
+
+        for _ in range(2):
+            for _ in range(3):
+                rig.finish(rig.append(SEGMENT_BYTES))
+                rig.pass_time(10)
+            assert rig.store.copied_bytes > 2 * len(rig.contents[seq])
+            rig.check()
+            rig = rig.again()
+            rig.check()
 
 
 def test_fates_not_written_yet_are_about_what_lies_behind_a_copy() -> None:
