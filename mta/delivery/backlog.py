@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOADED_AHEAD_MAX = 128  # cold jobs that one visit to the disk brings back, where all of them go out within a moment
 SIGNED_AHEAD_MIN = 2  # jobs that are signed before their turn: one goes out, the next is there
 SIGNED_AHEAD_MAX = 64  # more would keep no connection busier, and what is urgent would come later
+SIGNATURE_S = 0.005  # as long as a batch takes: who still waits then may ask for more once more
 PARKED_AT_ONCE = 256  # suspended jobs that one pump takes away before the loop turns
 
 
@@ -50,6 +51,9 @@ class Backlog:
         """Whose turn it is had it before, or is signed, and is read back: nobody passes it, for else mail that comes
         as fast as a rate lets it go would pass it again and again."""
         self._signed_ahead = 0
+        self._waited_for: Job | None = None
+        """Whose signature was the next to come when connections last had to wait for one, and more were asked for."""
+        self._asked_s = 0.0
 
     @property
     def signs(self) -> bool:
@@ -172,8 +176,12 @@ class Backlog:
         if self._keeps_turn or not lane.has_unsigned:
             return False
         if lane.signing and not self._engine.signatures.is_saturated:
-            # A connection has nothing to do for want of signatures: more of them at once from now on.
-            self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(lane.ahead, SIGNED_AHEAD_MIN))
+            # A connection has nothing to do for want of signatures: more of them at once from now on. Once for each
+            # wait, however often it is asked in a moment: mail that comes later is behind all that are signed ahead.
+            waited_for = next(iter(lane.signing))
+            if waited_for is not self._waited_for or now_s - self._asked_s >= SIGNATURE_S:
+                self._waited_for, self._asked_s = waited_for, now_s
+                self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(lane.ahead, SIGNED_AHEAD_MIN))
         self.sign_ahead(now_s)
         return self._has_ready(now_s)
 
@@ -205,7 +213,7 @@ class Backlog:
         if not lane.signs:
             return
         if not lane.has_unsigned:
-            self._signed_ahead = 0
+            self._signed_ahead, self._waited_for = 0, None
             return
         engine = self._engine
         room = max(SIGNED_AHEAD_MIN, 2 * len(self._pool.channels), self._signed_ahead)

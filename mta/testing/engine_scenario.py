@@ -98,6 +98,7 @@ class Scenario:
         restrained = Restrained(
             clock,
             site_of=world.site_of,
+            dkim_domain_of=lambda message: next(iter(self.keys.signs(message.from_domain)), ""),
             spf_domain_of=_spf_domain,
             silence_s_of=lambda policy, rule: world.silences_s.get((policy, rule), 0.0),
             owners_of=world.owners_of,

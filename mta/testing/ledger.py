@@ -348,7 +348,8 @@ class Ledger:
         for final in recipient.finals:
             if final["event"] == "expired" and final["time"] < self.expires_s(message) - 5.0:
                 self.violated(f"{address} expired too early", message)
-            if final["event"] == "expired" and self.well_s < final["told_s"] and not 0 < message.expire_s < HURRY_S:
+            is_kept = 0 < message.expire_s < HURRY_S or self.signed.withholds(message.from_domain)
+            if final["event"] == "expired" and self.well_s < final["told_s"] and not is_kept:
                 self.violated(f"{address} expired, though nothing had been in its way for long", message)
             if final["event"] == "bounced" and not recipient.was_refused and final["stage"] not in ("dns", "local"):
                 self.violated(f"{address} bounced, and nobody refused it", message)

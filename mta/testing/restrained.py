@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from mta.testing.promised_mail import Recipient
+from mta.testing.promised_mail import Message, Recipient
 from mta.testing.scripted_provider import TOKEN_SLACK, Transaction
 from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_loop import SimulatedLoop
@@ -24,7 +24,7 @@ SLACK_S = 1.0  # the log tells times to the millisecond and half a second late, 
 SAVED_S = 1.0  # what is not told for so long is perhaps not in the file
 COUNTED = frozenset({"source", "netblock", "site", "provider"})
 """Scopes of which a slow counts transactions; of the others it counts messages."""
-SCOPES = ("recipient", "tenant", "campaign", "spf-domain", "source", "netblock", "site", "provider")
+SCOPES = ("recipient", "tenant", "campaign", "dkim-domain", "spf-domain", "source", "netblock", "site", "provider")
 
 Identity = tuple[str, str, str, str]
 """Policy, rule, action and key: of the same there is one at a time."""
@@ -55,6 +55,7 @@ class Restrained:
         clock: SimulatedClock,
         *,
         site_of: Callable[[Transaction], str],
+        dkim_domain_of: Callable[[Message], str],
         spf_domain_of: Callable[[Recipient, Transaction], str],
         silence_s_of: Callable[[str, str], float],
         owners_of: Callable[[str], int],
@@ -66,6 +67,7 @@ class Restrained:
         """How often something went whose scope was restrained then, or had been."""
         self._clock = clock
         self._site_of = site_of
+        self._dkim_domain_of = dkim_domain_of
         self._spf_domain_of = spf_domain_of
         self._silence_s_of = silence_s_of
         self._owners_of = owners_of
@@ -212,6 +214,7 @@ class Restrained:
             tenant=message.tenant,
             campaign=message.campaign,
             recipient=recipient.address,
+            dkim_domain=self._dkim_domain_of(message),
             spf_domain=self._spf_domain_of(recipient, transaction),
         )
         return {scope_key(scope, subject) for scope in SCOPES} - {""}

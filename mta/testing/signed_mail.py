@@ -3,7 +3,8 @@
 Every message whose From domain has a key carries its signature, whatever happened to helpers and key files, and every
 message that of a key that always signs. A verifier that is not ours accepts all of them. One process signs what it
 has of a message once: recipients, sites and attempts share the signature, unless an admin or a reload took some of them
-out of their way in between. (Recipients of several domains may have come to it by several ways.)
+out of their way in between. (Recipients of several domains may have come to it by several ways; and so may those of one
+domain with several owners, of whom one gave his away: each item that came is signed once.)
 """
 
 import re
@@ -19,9 +20,12 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from mta.handoff.frames import Move
+from mta.model import envelope as envelopes
 from mta.signing.keys import SigningKey, key_of
 from mta.testing.scripted_provider import Taken
 from mta.testing.simulated_loop import SimulatedLoop
+from mta_queue.store import Origin
 
 OURS = "sender.test"
 """The From domain that has a key."""
@@ -44,6 +48,7 @@ class Keys(msgspec.Struct):
     """(Domain, selector) of all there ever were."""
     is_hidden: bool = False
     """Nobody could reload."""
+    was_hidden: bool = False
     _now: dict[str, str] = {}
 
     @classmethod
@@ -59,6 +64,10 @@ class Keys(msgspec.Struct):
     def domains(self) -> tuple[str, ...]:
         """Those with a key."""
         return {"none": (), "always": (OURS, ESP)}.get(self.kind, (OURS,))
+
+    def signs(self, from_domain: str) -> tuple[str, ...]:
+        """The domains that sign mail from this domain, its own first."""
+        return tuple(domain for domain in self.domains if domain in (from_domain, ESP))
 
     def renew(self) -> None:
         """New keys under new names; with the next reload."""
@@ -87,10 +96,14 @@ class Keys(msgspec.Struct):
             tables += f'[[dkim]]\ndomain = "{domain}"\nselector = "{selector}"\nkey = "{path}"\nsign = "{sign}"\n'
         return tables
 
+    def refuses(self, from_domain: str) -> bool:
+        """Mail of this From domain never goes; it is taken only while nobody can say whether it has a key."""
+        return self.unsigned == "refuse" and from_domain == PLAIN
+
     def hide(self) -> None:
         """The folder of the keys is gone; found out where a domain is first met."""
         if self.kind == "directory" and not self.is_hidden:
-            self.is_hidden = True
+            self.is_hidden = self.was_hidden = True
             (self.folder / "keys").rename(self.folder / "elsewhere")
 
     def show(self) -> None:
@@ -108,14 +121,27 @@ class SignedMail:
         self._keys = keys
         self._wall_s = wall_s
         self._seen: set[bytes] = set()
-        self._made: dict[tuple[str, str, SimulatedLoop], dict[bytes, float]] = {}
-        """Message, domain and process -> signatures, and when each was first seen."""
+        self._made: dict[tuple[str, str, Origin | None, SimulatedLoop], dict[bytes, float]] = {}
+        """Message, domain, where it was moved from and process -> signatures, and when each was first seen."""
+        self._origins: dict[str, Origin] = {}
+
+    def moved(self, frame: Move) -> None:
+        """A worker gives recipients of a message away: their item is another one than that of those who were there."""
+        envelope = envelopes.decode(frame.meta)
+        if not envelope.cause_id:  # a notification has one recipient, and he is that of others too
+            self._origins.update((each.address, Origin(frame.log, frame.seq)) for each in envelope.recipients)
+
+    def withholds(self, from_domain: str) -> bool:
+        """Whether mail may have been taken while the keys were gone that no key signs: it waits till it expires."""
+        return self._keys.was_hidden and self._keys.refuses(from_domain)
 
     def looked_at(self, name: str, from_domain: str, taken: Taken, disturbed_s: float) -> str:
         """What is wrong with a message that was taken, "" nothing; the last disturbance came at `disturbed_s`."""
         head = taken.content.partition(b"\r\n\r\n")[0] + b"\r\n"
         found = {match[1].decode(): match for match in _SIGNATURE.finditer(head)}
-        wanted = {domain for domain in self._keys.domains if domain in (from_domain, ESP)}
+        wanted = set(self._keys.signs(from_domain))
+        if self._keys.refuses(from_domain):
+            return "goes, though no key signs it and unsigned is refused"
         if set(found) != wanted:
             return f"is signed by {sorted(found)}, and should be by {sorted(wanted)}"
         if not found:
@@ -129,8 +155,8 @@ class SignedMail:
                 if key is None or not self._verifies(match[0] + _SIGNATURE.sub(b"", taken.content), key):
                     return f"has a signature of {domain} that is not good"
         client = taken.transaction.client
-        for domain in {address.partition("@")[2] for address in taken.addresses}:
-            made = self._made.setdefault((name, domain, client), {})
+        for domain, origin in {(each.partition("@")[2], self._origins.get(each)) for each in taken.addresses}:
+            made = self._made.setdefault((name, domain, origin, client), {})
             first_s = min(made.values(), default=0.0)
             made.setdefault(whole, taken.at_s)
             if len(made) > 1 and disturbed_s < first_s:

@@ -4,9 +4,10 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mta.config import Config
+from mta.handoff.frames import Move
 from mta.resolve.resolver import Resolver
 from mta.submission.listener import Listener
 from mta.testing.ledger import Ledger
@@ -32,6 +33,13 @@ class SimulatedWorker(Worker):
         self.rig = rig
         super().__init__(rig.config, number, rig.epoch, loop)
         self.simulated_loop = loop
+        take = self.mover.arrivals.take
+
+        def takes(worker: int, frame: Move, *rest: Any) -> None:
+            rig.ledger.signed.moved(frame)
+            take(worker, frame, *rest)
+
+        self.mover.arrivals.take = takes  # type: ignore[method-assign]
 
     def _store_of(self, directory: Path) -> Store:
         loop = cast(SimulatedLoop, self.loop)

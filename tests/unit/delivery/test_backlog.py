@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from bench.sink import Profile, Sink
-from mta.delivery.backlog import PARKED_AT_ONCE, SIGNED_AHEAD_MAX
+from mta.delivery.backlog import PARKED_AT_ONCE, SIGNED_AHEAD_MAX, SIGNED_AHEAD_MIN
 from mta.delivery.job import Job
 from mta.delivery.pool import Pool
 from mta.delivery.signatures import Signatures
@@ -153,6 +153,28 @@ async def test_idle_connections_ask_for_more(loop: SwiftLoop, tmp_path: Path):
 
     assert SIGNED_AHEAD_MAX // 2 <= signer.max_waiting <= SIGNED_AHEAD_MAX
     assert took_s < 2000 * 0.05 / 20
+
+
+@swiftly
+async def test_one_wait_asks_for_more_once(loop: SwiftLoop, tmp_path: Path):
+    """Mail that comes in crowds while a signature is being made does not grow the look-ahead with each message: what
+    another tenant sends next would go behind all of it."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, signatures=signing(loop, signer), default=ONE)
+        rig.domain("a.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("first@a.test", content=CONTENT, from_domain="shop.test")
+        await rig.until(lambda: bool(rig.dispatcher.domains.sites) and signer.asked == 1)
+        await asyncio.sleep(1.0)
+        for name in names(SIGNED_AHEAD_MAX, "a.test"):
+            rig.send(name, content=CONTENT, from_domain="shop.test")
+            await asyncio.sleep(0)
+        assert 1 < signer.asked <= 4 * SIGNED_AHEAD_MIN
+        while rig.finals < 1 + SIGNED_AHEAD_MAX:
+            signer.finish(len(signer.queue))
+            await asyncio.sleep(0.05)
+        await rig.settled()
+        await rig.stop()
 
 
 @swiftly
