@@ -4,9 +4,8 @@ A way is what has a lane of its own in the engine: one site, from one source, of
 new, in the queue for certain, and kept from its turn by nothing but what else was to go the same way. For it must hold,
 whatever peers do and limits allow:
 
-- Once it is known to wait, mail of a lower priority goes before it only for moments: while what is as urgent is being
-  read back from the disk or signed, those that are ready need not wait for it. Each begins when something as urgent
-  has gone, or it comes to its lane, and ends within `PASSED_S`; together they are the smaller part of what goes.
+- Once it is known to wait, mail of a lower priority goes before it only for a moment: while it is being read back from
+  the disk or signed, those that are ready need not wait for it.
 - Between two turns of a tenant with mail each other tenant of the same priority has at most one (docs/decisions/0007),
   or as many as the first of them cost: a message of many transactions costs all of them when it begins, also those
   that its peer then puts off. What was chosen to be read back or signed before the message came goes before it.
@@ -104,7 +103,7 @@ class Turns:
             if each.at_s > chosen_s and _is_level(each, turn):
                 others.setdefault(each.message.tenant, set()).add(each.message.number)
         where = f"{way.provider} {way.site} from {way.source or 'the system'} by {way.client.name}"
-        if _passed_too_long(lower, [each for each in before if each.message.priority >= message.priority]):
+        if lower and lower[-1].at_s - lower[0].at_s > PASSED_S:
             told = f"of priority {message.priority} waited {turn.at_s - turn.since_s:.1f} s and more for its turn"
             passed = f"and {len(lower)} of a lower one went before it, from message {lower[0].message.number} on"
             yield f"{where}: message {message.number} {told}, {passed}", message
@@ -122,17 +121,6 @@ class Turns:
             if each.at_s > turn.since_s and _is_level(each, turn):
                 chosen[each.message.number] = each.at_s
         return max([*chosen.values()][: max(AHEAD_MAX, AHEAD_A_CONNECTION * connections)], default=0.0)
-
-
-def _passed_too_long(lower: list[Turn], others: list[Turn]) -> bool:
-    """Whether turns of a lower priority were more than moments between those `others` that are not lower."""
-    if not lower or lower[-1].at_s - lower[0].at_s <= PASSED_S:
-        return False
-    meanwhile = [each.at_s for each in others if each.at_s >= lower[0].at_s - PASSED_S]
-    if len(lower) > len(meanwhile):
-        return True
-    began = [max((at_s for at_s in meanwhile if at_s <= each.at_s), default=lower[0].at_s) for each in lower]
-    return any(each.at_s - at_s > PASSED_S for each, at_s in zip(lower, began, strict=True))
 
 
 def _debt(turn: Turn, before: list[Turn]) -> int:

@@ -414,7 +414,7 @@ async def test_only_these_messages_go_slowly(loop: SwiftLoop, tmp_path: Path, ke
     slow, fast = sorted(delivered_to(rig, "a.test")), sorted(delivered_to(rig, "b.test"))
     assert min(later - earlier for earlier, later in itertools.pairwise(slow)) > 9.5
     assert slow[-1] - slow[0] < 5 * 10 + 10
-    assert fast[-1] - fast[0] < 5
+    assert fast[-1] - slow[0] < 5
 
 
 @swiftly
