@@ -61,8 +61,8 @@ class Allowance:
         self._set_tenants()
         own = [self.calendar] if self.calendar is not None else []
         self._calendars = [*own, *(limit.calendar for limit in shared if limit.calendar is not None)]
-        beside = (self.tenants, self._pool.warming)
-        self.is_free = not (self.meter.has_rate or self.turns or own or any(each is not None for each in beside))
+        self._rated = [meter for meter in (self.meter, *(limit.meter for limit in shared)) if meter.has_rate]
+        self.is_free = not (self.meter.has_rate or self.turns or own or self.tenants or self._pool.warming)
         """Transactions need not be asked for."""
 
     def _set_tenants(self) -> None:
@@ -95,12 +95,15 @@ class Allowance:
     def calendars(self) -> Iterable[tuple[str, Calendar]]:
         """Those that hold here, and the table of each."""
         destination = self._pool.site.destination
-        shared = {"source_limits": destination.source_limit(self._pool.source)}
-        if self.calendar is not None:
-            yield "limits", self.calendar
-        for table, limit in (shared | {"provider_limits": destination.provider_limit}).items():
-            if limit.calendar is not None:
-                yield table, limit.calendar
+        source_limit, provider_limit = destination.source_limit(self._pool.source), destination.provider_limit
+        tables = {
+            "limits": self.calendar,
+            "source_limits": source_limit.calendar,
+            "provider_limits": provider_limit.calendar,
+        }
+        for table, kept in tables.items():
+            if kept is not None:
+                yield table, kept
 
     def close(self) -> None:
         """The pool sends nothing any more, but what is under way."""
@@ -154,9 +157,8 @@ class Allowance:
         """A MAIL is being said. Counted by the clock: the loop's time may be as old as its turn, and what is counted
         too early lets the next one come too soon."""
         now_s = self._clock.monotonic_s()
-        self.meter.transaction(now_s)
-        for limit in self._shared:
-            limit.meter.transaction(now_s)
+        for meter in self._rated:
+            meter.transaction(now_s)
         for each in self._calendars:
             each.take()
 

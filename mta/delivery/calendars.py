@@ -19,7 +19,7 @@ from mta_policies.windows import Hours
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
-LOOK_S = 30.0  # who waits looks at the wall clock so often
+LOOK_S = 30.0  # who waits looks at the wall clock so often: it may be set
 LOOKED_AT_ONCE = 100  # quotas of which a sweep looks whether they are idle
 
 

@@ -164,7 +164,8 @@ class Destination:
 
     def is_rested(self, site: "Site", now_s: float) -> bool:
         """Whether nothing that was used of the limits of a site, or over all of it, need be remembered."""
-        shared = (self.provider_limit, *self._source_limits.values())
+        is_last = len(self.sites) == 1  # what holds over all of them goes with the last
+        shared = (self.provider_limit, *self._source_limits.values()) if is_last else ()
         meters = [*(limit.meter for limit in shared), *_meters_of(site).values()]
         return not any(used for meter in meters for each in meter.state(now_s).values() for used in each)
 

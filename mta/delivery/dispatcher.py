@@ -23,7 +23,7 @@ from mta.delivery.intake import Intake
 from mta.delivery.job import ENDED, LOADING, WAITING, Job
 from mta.delivery.keeping import Keeping
 from mta.delivery.memory import Memory
-from mta.delivery.parking import Parking
+from mta.delivery.parking import SWEEP_S, Parking
 from mta.delivery.registry import Registry, is_held
 from mta.delivery.reserving import Reserving
 from mta.delivery.restraints import Restraints
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from mta.handoff.notices import Notices
 
 EXPIRED_AT_ONCE = 256  # cold jobs that one visit to the disk brings back to give them up
-SWEEP_S = 0.25  # how often due times and memory are looked at
 SITES_ROUND = 8  # sweeps in which every site is looked at once: with 20,000 sites that is the sweep's work
 UNUSED_SITE_S = 3600.0  # a site without mail is forgotten then, unless it still has something to remember
 SET_ASIDE_S = 600.0  # when a message that an error of ours stopped is tried again

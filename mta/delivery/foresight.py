@@ -12,7 +12,8 @@ from mta.delivery import reserving, tenant_limits
 from mta.delivery.brakes import keys_of
 from mta.delivery.destination import Destination
 from mta.delivery.pool import Pool
-from mta.delivery.reasons import Reasons, Told
+from mta.delivery.reasons import Reasons
+from mta.delivery.shortage import Told
 from mta.delivery.sites import Site
 from mta.handoff.placement import Destination as Placed
 from mta.model.envelope import Envelope, Recipient

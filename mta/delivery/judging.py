@@ -146,7 +146,7 @@ class Judging:
             changes += destination.brakes.delivered(pool, job, channel)
         if changes:
             self._engine.restraints.made(changes)
-        if changes or not judge.listens:
+        if changes or not (judge.listens or self._engine.warming.active):
             destination.listen()
 
     def subject(self, pool: "Pool", job: Job, part: int, way: Way, envelope: Envelope | None) -> Subject:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FIRST = (0,)  # the only recipient, as of most messages: a million of them need no list each
 SIGNATURES_MAX = 10_000  # kept for those that were signed already, 10 MB; others are signed again
+SWEEP_S = 0.25  # how often the dispatcher looks whether parked mail may go; also at due times and memory
 FREED_AT_ONCE = 20_000  # parked items that one turn of the loop takes up: a few milliseconds' work
 
 Keeper: TypeAlias = Suspension | Firing | Shortage

@@ -134,10 +134,11 @@ class Pool:
 
     def admits(self, job: Job) -> bool:
         """A job is this pool's from now on; False: its time was over, and it is given up."""
-        retry = self.allowance.retry_for(job.tenant) if self.allowance.has_retries else self.allowance.retry
+        allowance = self.allowance
+        retry = allowance.retry_for(job.tenant) if allowance.has_retries else allowance.retry
         job.expires_s = job.accepted_s + (job.own_expire_s or retry.expire_s)
         job.home = self._backlog
-        most = self.allowance.recipients_max
+        most = allowance.recipients_max
         if most and len(job.parts) > most:  # each of its transactions is a turn, though they follow one another
             job.cost = max(job.cost, min(TURNS_MAX, -(-len(job.parts) // most)))
         if job.content is None and job.expires_s <= self._engine.clock.wall_s():
@@ -211,7 +212,7 @@ class Pool:
         if engine.is_overdue:
             self.wake_in(OVERDUE_WAIT_S, now_s)
             return
-        idle, allowance, reserving = self.idle, self.allowance, engine.reserving
+        idle, allowance = self.idle, self.allowance
         signs = lane.signs
         had_channels = bool(self.channels)
         if signs and had_channels:
@@ -258,12 +259,12 @@ class Pool:
                     continue
             else:
                 channel = idle.pop()
-            if reserving.active and not reserving.takes(self, job, channel):
+            if engine.reserving.active and not engine.reserving.takes(self, job, channel):
                 backlog.parked += 1
                 continue
             if not allowance.is_free:
                 if allowance.tenants is not None and (job := allowance.tenants.takes(whole := job)) is None:
-                    reserving.returns(self, whole)
+                    engine.reserving.returns(self, whole)
                     backlog.parked += 1
                     idle.append(channel)
                     continue
@@ -344,10 +345,11 @@ class Pool:
             self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)
         except Exception as error:  # noqa: BLE001 - what one message did must not stop all others
             self._engine.set_aside(job, error)
-        if self.allowance.tenants is not None:
-            self.allowance.tenants.release()
+        allowance = self.allowance
+        if allowance.tenants is not None:
+            allowance.tenants.ended(job.tenant)
         is_over = channel.is_leaving or self.is_closed or self._engine.is_stopping
-        if is_over or self.allowance.is_used_up(channel):
+        if is_over or allowance.is_used_up(channel):
             channel.leave()
             self.pump()
             return
@@ -365,8 +367,9 @@ class Pool:
                 self._loop.call_soon(self.site.pump)
         elif is_well is False:
             self.backoff.failed(self._loop.time(), self._engine.random.random(), channel.begun_s)
-        if all(outcome.stage == "local" for outcome in outcomes):
-            self._engine.reserving.returns(self, job)
+        reserving = self._engine.reserving
+        if reserving.active and all(outcome.stage == "local" for outcome in outcomes):
+            reserving.returns(self, job)
 
     @property
     def head_priority(self) -> int:

@@ -14,14 +14,14 @@ from mta.delivery.job import LOADING, SIGNING, Job
 from mta.delivery.parking import Keeper
 from mta.delivery.pool import Pool
 from mta.delivery.reserving import LIMIT
-from mta.delivery.shortage import Shortage
+from mta.delivery.shortage import Shortage, Told
 from mta.delivery.standing import Stand, Standings
 from mta.model.envelope import Envelope
 from mta.reporting.questions import Reason, ReasonKind, Suspension
 from mta.reporting.rule_words import effect_of, rule_written
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
-from mta_policies.units import render_duration, render_rates
+from mta_policies.units import rates_text, render_duration
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 COUNTED_BEFORE_MAX = 100_000  # jobs of a lane that are looked at to say how many go before one: a few milliseconds
 NEXT_ATTEMPT = "its next attempt"
 DELAYED = "the time that its sender asked for"
-
-Told = tuple[str, Reason]
-"""What it waits for, to be read behind "waits for", and the same in fields. "": for nothing."""
 
 
 class Reasons:
@@ -286,5 +283,4 @@ def jobs_before(lane: Iterable[Job], job: Job) -> int:
 
 
 def _rates(limits: Limits, name: str = "rate") -> str:
-    text = render_rates(getattr(limits, name))
-    return text if isinstance(text, str) else " and ".join(text)
+    return rates_text(getattr(limits, name))

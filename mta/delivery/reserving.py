@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mta.delivery.channel import Channel
 from mta.delivery.job import WAITING, Job
 from mta.delivery.parking import Lot
-from mta.delivery.shortage import Shortage
+from mta.delivery.shortage import Shortage, Told
 from mta.reporting.questions import Explain, Reason
 from mta_policies.answers import SYSTEM_SOURCE
 from mta_policies.cross_limit import CrossLimit, limit_of, value_of
@@ -395,7 +395,7 @@ class Reserving:
                 return Shortage(lambda key=key: self._told(key))
         return None
 
-    def _told(self, key: str) -> tuple[str, Reason]:
+    def _told(self, key: str) -> Told:
         """What waits for a key waits for this."""
         limit = limit_of(self._reservations.limits, key)
         if limit is None:
@@ -413,7 +413,7 @@ class Reserving:
         return f"{words} of {key}: {reason.value}", reason
 
 
-def waits_of(pool: "Pool", question: Explain) -> tuple[str, Reason] | None:
+def waits_of(pool: "Pool", question: Explain) -> Told | None:
     """What the next message would wait for, as far as a limit across destinations is known to be reached; None: for
     nothing."""
     reserving = pool.site.destination.engine.reserving

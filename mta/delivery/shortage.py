@@ -1,8 +1,12 @@
 """A shortage: a limit has no room for single messages now. They are parked, ready but for it: nobody suspended them."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from mta.reporting.questions import Reason
+
+Told: TypeAlias = tuple[str, Reason]
+"""What mail waits for, to be read behind "waits for", and the same in fields. "": for nothing."""
 
 
 class Shortage:
@@ -10,6 +14,6 @@ class Shortage:
 
     __slots__ = ("told",)
 
-    def __init__(self, told: Callable[[], tuple[str, Reason]]) -> None:
+    def __init__(self, told: Callable[[], Told]) -> None:
         self.told = told
-        """What they wait for, to be read behind "waits for", and the same in fields, as it is at this moment."""
+        """What they wait for, as it is at this moment."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from mta.delivery.calendars import calendar, shut_words
 from mta.delivery.job import SENDING, Job
-from mta.delivery.parking import Lot
-from mta.delivery.shortage import Shortage
+from mta.delivery.parking import SWEEP_S, Lot
+from mta.delivery.shortage import Shortage, Told
 from mta.model.outcome import Reply
 from mta.reporting.questions import Explain, Reason
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
-from mta_policies.units import render_rates
+from mta_policies.units import rates_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
     from mta.delivery.pool import Pool
 
-SWEEP_S = 0.25  # how often what is parked is looked at, where nothing says when
 RELEASED_MAX = 1_000  # parked messages that come back at once
 LOST_S = 10.0  # one that came back and was not seen so long later does not count any more
 
@@ -154,7 +153,7 @@ class TenantLimit:
         if self.calendar is not None:
             self.calendar.close()
 
-    def told(self) -> tuple[str, Reason]:
+    def told(self) -> Told:
         """What those parked wait for: see `mta.delivery.shortage`."""
         of = f"that the tenant {self.tenant} has here"
         next_s = 0.0
@@ -166,8 +165,7 @@ class TenantLimit:
             kind, value = "connections", str(self.limits.connections)
             words = f"the limit of {value} transaction{'s' if self.limits.connections > 1 else ''} at once {of}"
         elif (wait_s := self.meter.transaction_wait_s(engine.loop.time())) > 0:
-            rates = render_rates(self.limits.rate)
-            value = rates if isinstance(rates, str) else " and ".join(rates)
+            value = rates_text(self.limits.rate)
             kind, words, next_s = "rate", f"the rate of {value} {of}", engine.clock.wall_s() + wait_s
         else:
             return "its turn", Reason("turn")
@@ -248,9 +246,10 @@ class TenantLimits:
         limit.begin(job)
         return job
 
-    def release(self) -> None:
-        """Something has ended: others may begin."""
-        for limit in self._known.values():
+    def ended(self, tenant: str) -> None:
+        """A transaction of a tenant has ended: another one of his may begin."""
+        limit = self._known.get(tenant)
+        if limit is not None:
             limit.release()
 
     def sweep(self) -> None:
@@ -267,7 +266,7 @@ class TenantLimits:
         self._known.clear()
 
 
-def waits_of(pool: "Pool", question: Explain) -> tuple[str, Reason] | None:
+def waits_of(pool: "Pool", question: Explain) -> Told | None:
     """What the next message of a tenant would wait for, as far as that is known; None: for nothing of its own."""
     tenants = pool.allowance.tenants
     limit = tenants.of(question.tenant) if tenants is not None else None

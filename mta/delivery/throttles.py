@@ -9,14 +9,13 @@ import math
 from typing import TYPE_CHECKING
 
 from mta.delivery.job import ENDED, ENDING, SENDING, WAITING, Job
-from mta.delivery.parking import Lot
+from mta.delivery.parking import SWEEP_S, Lot
 from mta_policies.restraint import Restraint
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 PASSED_S = 1.0  # so long a message that passed keeps its place, where its pool cannot send it
-RELEASED_S = 0.25  # how often what is parked comes back: a sweep
 UNDER_WAY_MAX = 1_000  # messages that count as being sent; their ends are looked at when somebody asks
 
 
@@ -91,5 +90,5 @@ class Throttle:
         room = self._room(now_s)
         if room > 0:
             rates = restraint.meter.limits.rate
-            ahead = max((math.ceil(rate.per_second * RELEASED_S) for rate in rates), default=1)
+            ahead = max((math.ceil(rate.per_second * SWEEP_S) for rate in rates), default=1)
             self._engine.parking.free_some(self.lot, max(1, min(room if not rates else ahead, UNDER_WAY_MAX)))

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from mta.delivery.calendars import LOOK_S
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress
 from mta.delivery.job import Job
 from mta.delivery.pool import Pool
+from mta.delivery.shortage import Told
 from mta.delivery.sites import PumpRound
 from mta.model.outcome import Deferred, Delivered, Outcome
 from mta.reporting.questions import Reason, WarmedUp, WarmupRow
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 ROWS_AT_ONCE = 500  # for people, before the loop turns: a few milliseconds
-LOOK_S = 30.0  # who waits looks at the wall clock so often: it may be set
 BRAKING = frozenset({"slow", "suspend", "probe"})
 """Actions of a rule that say that the provider is not pleased."""
 
@@ -143,15 +144,15 @@ class Warming:
         states: dict[str, dict[str, list[float]]] = {}
         for source, share, warmth in self.warmup.counted(destination.account):
             days = [float(getattr(day, name)) for day in warmth.days for name in _DAY]
-            states.setdefault(f"{PREFIX} {source}", {})[f"{share.index}/{share.of}"] = days
+            states.setdefault(f"{PREFIX} {source}", {})[share.tag] = days
         return states
 
     def restore(self, destination: "Destination", source: str, values: Mapping[str, Sequence[float]]) -> None:
         """Another worker has counted so far."""
         for tag, numbers in values.items():
-            index, _, of = tag.partition("/")
+            share = Share.of_tag(tag)
             days = [_day_of(numbers[at : at + len(_DAY)]) for at in range(0, len(numbers), len(_DAY))]
-            self.warmup.take_over(source, destination.account, Share(int(index), int(of)), Warmth(days, int(of)))
+            self.warmup.take_over(source, destination.account, share, Warmth(days, share.of))
 
     # for people
 
@@ -338,7 +339,7 @@ class Warm:
 
     # for people
 
-    def told(self) -> tuple[str, Reason] | None:
+    def told(self) -> Told | None:
         """What mail of the pool waits for, where the plan keeps it; None: it does not."""
         wait_s = self._wait_s()
         if wait_s == 0.0 or (wait_s == math.inf and self._left() > 0):

@@ -73,6 +73,25 @@ async def test_twenty_a_day_are_remembered(loop: SwiftLoop, tmp_path: Path):
 
 
 @swiftly
+async def test_what_holds_over_all_sites_is_remembered_by_the_last(loop: SwiftLoop, tmp_path: Path):
+    """A site without mail is let go though the others use up the rate; the last one stays as long as that is so."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port, micro=policy("provider_limits", "20/d"))
+        rig.domains_of(sink.profiles)
+        rig.send("first@a.test")
+        await asyncio.sleep(3_000.0)
+        rig.send("second@b.test")
+        kept = []
+        for _ in range(2):
+            await asyncio.sleep(3_000.0)
+            kept.append([site.name for site in rig.dispatcher.domains.sites.values()])
+        await rig.stop()
+
+    assert [len(names) for names in kept] == [1, 0]
+    assert len(times_of(rig)) == 2
+
+
+@swiftly
 async def test_whoever_follows_a_worker_that_was_killed(loop: SwiftLoop, tmp_path: Path):
     """It does not know what went a moment before, and begins as if all had that might; an hour later it does not
     matter any more."""
