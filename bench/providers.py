@@ -41,12 +41,6 @@ OUTLOOK_RATE = (
     "451 4.7.650 The mail server [127.0.0.1] has been temporarily rate limited due to IP reputation. For e-mail"
     " delivery information see https://postmaster.live.com (S775)"
 )
-OUTLOOK_BLOCKED = (
-    "550 5.7.1 Unfortunately, messages from [127.0.0.1] weren't sent. Please contact your Internet service provider"
-    " since part of their network is on our block list (S3150)"
-)
-"""Not in a profile: for a scenario that wants to be blocked."""
-
 PROVIDERS: dict[str, Profile] = {
     each.name: each
     for each in [

@@ -5,6 +5,7 @@ the mail took; `engine.Judge` says what they mean. Rules count and act by scope:
 in common with other mail, as one text, the scope key: "source out-1 > google".
 """
 
+import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
@@ -14,6 +15,9 @@ STAGES = ("dns", "connect", "greeting", "ehlo", "starttls", "mail", "rcpt", "dat
 
 MESSAGE_STAGES = frozenset({"mail", "rcpt", "data", "content"})
 """Where the other side answers about this message; at the others about the connection, or nobody answers."""
+
+_GREYLISTING = re.compile(r"gr[ea]y[ -]?list", re.IGNORECASE)
+_TEXT_CHARS_MAX = 500  # of a reply are looked at for it
 
 IPV4_NETBLOCK_BITS = 24  # the longest prefix that is routed on its own on the Internet
 IPV6_NETBLOCK_BITS = 64  # one network of hosts (RFC 4291 2.5.1)
@@ -35,6 +39,11 @@ class Answer(NamedTuple):
     """The mail host's name; "" where it did not come to one."""
     from_peer: bool = True
     """False: our own words for a time-out, a lost connection, the DNS."""
+
+    @property
+    def is_greylisting(self) -> bool:
+        """It says that whoever is new has to come again (RFC 6647): nothing is wrong with sender or message."""
+        return bool(_GREYLISTING.search(self.text[:_TEXT_CHARS_MAX]))
 
 
 class Subject(NamedTuple):

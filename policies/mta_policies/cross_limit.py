@@ -11,7 +11,7 @@ from mta_policies.forms import Rates, Windows
 from mta_policies.match import name_matches
 from mta_policies.reader import about
 from mta_policies.schema import Quota
-from mta_policies.units import render_rates
+from mta_policies.units import rates_text
 
 
 class CrossLimit(msgspec.Struct, frozen=True):
@@ -58,5 +58,4 @@ def value_of(limit: CrossLimit, key: Literal["rate", "quota", "window"]) -> str:
         return f"{quota.count} per {quota.per} ({quota.zone})" if quota is not None else ""
     if key == "window":
         return ", ".join(map(str, limit.window))
-    rates = render_rates(limit.rate) if limit.rate else ""
-    return rates if isinstance(rates, str) else " and ".join(rates)
+    return rates_text(limit.rate) if limit.rate else ""

@@ -4,8 +4,8 @@ monotonic seconds, which all processes of a machine share, wall_s Unix seconds.
 A key is "tenant shop", "campaign shop/spring", "sender-domain example.com" or "source out-1"; the worker that owns it
 keeps its account: rates, a quota, hours. Others ask for tokens, get a lease of some for a short time, and report what
 they used. What is lent counts as gone until it is reported: so the sum of all workers never passes a limit, whatever
-is lost or late. A worker that died has used all that it did not report, unless somebody knows better; one lease is
-small, so that little is lost. A new owner of a key begins when all leases of the old one have run out.
+is lost or late. A worker that died has used all that it did not report; one lease is small, so that little is
+lost. A new owner of a key begins when all leases of the old one have run out.
 
 Nothing here is more than a few numbers for each key, and each call is about one of them: a script in Redis can do the
 same for several machines.
@@ -33,6 +33,7 @@ LOOK_S_MAX = 10.0  # calendars are looked at so often: the wall clock may have b
 PAUSE_S = 0.01  # between two leases of a key where less is free than is wanted: small ones cost as much as large ones
 SHUT_S_MIN = 1.0  # whoever waits for less long need not be told for what
 PERIOD_S_MAX = 32 * 86400.0  # a month is over then: what was used in it is of no more use
+UNLIMITED = 1_000_000_000  # tokens: of a key that only hours limit
 IDLE_S_MAX = 60.0  # how long an account that nobody uses is kept where forgetting it forgets nothing
 
 
@@ -75,7 +76,7 @@ class Account:
     def __init__(self, limit: CrossLimit, zones: Zones, now_s: float, wall_s: float) -> None:
         self.limit = limit
         self._buckets = [Bucket(rate, WHOLE, now_s) for rate in limit.rate]
-        self._counter = Counter(limit.quota, WHOLE, zones, wall_s, is_kept=True) if limit.quota else None
+        self._counter = Counter(limit.quota, zones, wall_s, is_kept=True) if limit.quota else None
         self._hours = Hours(limit.window, zones)
         self.lent = 0
         """Tokens in leases, used or not, that are not reported."""
@@ -99,7 +100,7 @@ class Account:
         """How many may be lent now."""
         if self._hours.wait_s(wall_s):
             return 0
-        free = min((bucket.free(now_s) for bucket in self._buckets), default=1_000_000_000)
+        free = min((bucket.free(now_s) for bucket in self._buckets), default=UNLIMITED)
         if self._counter:
             free = min(free, self._counter.free(wall_s))
         return max(0, free - self.lent)
@@ -112,7 +113,7 @@ class Account:
     def most(self, wall_s: float) -> int:
         """The largest lease."""
         if not self._counter:
-            return 1_000_000_000
+            return UNLIMITED
         return max(1, self._counter.room(wall_s) // QUOTA_PART)
 
     def spend(self, count: int, now_s: float, wall_s: float) -> None:
@@ -244,17 +245,14 @@ class Ledger:
             del account.leases[lease]
         self._touch(name, account)
 
-    def died(self, holder: str, now_s: float, wall_s: float, spent: Mapping[int, int] | None = None) -> None:
-        """A worker is gone. What it held and did not report counts as used, but where `spent` knows a lease: so many of
-        its tokens went since its last report, and the others come back."""
+    def died(self, holder: str, now_s: float, wall_s: float) -> None:
+        """A worker is gone. What it held and did not report counts as used."""
         for name, account in self._accounts.items():
             account.wanted = {asked: count for asked, count in account.wanted.items() if asked[0] != holder}
             account.told = {asked: told for asked, told in account.told.items() if asked[0] != holder}
             for lease, (who, left, _) in list(account.leases.items()):
                 if who == holder:
-                    used = min(left, (spent or {}).get(lease, left))
-                    account.spend(used, now_s, wall_s)
-                    account.lent -= left - used
+                    account.spend(left, now_s, wall_s)
                     del account.leases[lease]
                     self._touch(name, account)
 

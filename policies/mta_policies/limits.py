@@ -35,6 +35,17 @@ class Share(msgspec.Struct, frozen=True):
         """This owner's part of a number; the first owners have one more where it does not divide."""
         return whole // self.of + (self.index < whole % self.of)
 
+    @property
+    def tag(self) -> str:
+        """As it is kept and handed over: "0/2"."""
+        return f"{self.index}/{self.of}"
+
+    @classmethod
+    def of_tag(cls, tag: str) -> "Share":
+        """The opposite of `tag`; ValueError where it is none."""
+        index, _, of = tag.partition("/")
+        return cls(int(index), int(of))
+
 
 WHOLE: Final = Share()
 """Of a single owner: all of it."""

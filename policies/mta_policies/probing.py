@@ -34,7 +34,6 @@ class Probing:
         "_connections",
         "_delivered",
         "_heard_s",
-        "_is_tried",
         "_silence_s",
         "_since_s",
         "_until_s",
@@ -61,7 +60,6 @@ class Probing:
         self._heard_s = self._since_s = now_s
         self._until_s = now_s + self._silence_s
         self._connections = 0
-        self._is_tried = False
         self._delivered = 0
 
     @classmethod
@@ -87,11 +85,6 @@ class Probing:
             return 0 if self._rest_s(now_s) > 0 else 1
         return self._connections
 
-    @property
-    def is_alone(self) -> bool:
-        """One message at a time may be under way, no second one behind it: nothing was delivered since the silence."""
-        return not self._is_tried
-
     # told; each returns the reason of a step, "" where nothing of note has changed
 
     def opened(self, now_s: float) -> str:
@@ -108,7 +101,6 @@ class Probing:
             # A straggler from before the silence: it was mail all the same, so the silence is counted from here.
             self._until_s = now_s + self._silence_s
             return ""
-        self._is_tried = True
         if begun_s < self._since_s:
             return ""
         self._delivered += 1
@@ -133,7 +125,6 @@ class Probing:
         self._silence_s = min(longest_s, self.silence_s * self.growth ** min(self.refusals - 1, 64))
         self._begin(0, now_s)
         self._until_s = now_s + self._silence_s
-        self._is_tried = False
         return f"refused again: silence for {self._silence_s / 60:.0f} minutes"
 
     # kept
@@ -148,7 +139,6 @@ class Probing:
             "silence_s": self._silence_s,
             "refusals": self.refusals,
             "delivered": self._delivered,
-            "is_tried": float(self._is_tried),
         }
 
     def _load(self, state: Mapping[str, float]) -> None:
@@ -159,7 +149,6 @@ class Probing:
         self._silence_s = state["silence_s"]
         self.refusals = int(state["refusals"])
         self._delivered = int(state["delivered"])
-        self._is_tried = bool(state["is_tried"])
 
     def _begin(self, connections: int, now_s: float) -> None:
         self._connections = connections

@@ -8,7 +8,6 @@ several processes share is drawn from an account instead: `allotments`.
 
 import math
 
-from mta_policies.limits import Share
 from mta_policies.local_time import Zones, period
 from mta_policies.schema import Quota
 
@@ -23,13 +22,12 @@ State = dict[str, int]
 class Counter:
     """One quota of one owner."""
 
-    __slots__ = ("_count", "_end_s", "_is_kept", "_saved", "_start_s", "_used", "_zones", "quota", "share")
+    __slots__ = ("_count", "_end_s", "_is_kept", "_saved", "_start_s", "_used", "_zones", "quota")
 
-    def __init__(self, quota: Quota, share: Share, zones: Zones, now_s: float, *, is_kept: bool = False) -> None:
+    def __init__(self, quota: Quota, zones: Zones, now_s: float, *, is_kept: bool = False) -> None:
         self.quota = quota
-        self.share = share
         self._zones = zones
-        self._count = share.count(quota.count)
+        self._count = quota.count
         self._used: dict[int, int] = {}
         self._is_kept = is_kept
         self._saved: dict[int, int] = {}
@@ -73,14 +71,6 @@ class Counter:
         self._look(now_s)
         self._used[self._start_s] += count
 
-    def change(self, quota: Quota, share: Share, now_s: float) -> None:
-        """Another quota from now on (a reload, other owners). What was used in a period that both know stays used."""
-        self.quota = quota
-        self.share = share
-        self._count = share.count(quota.count)
-        self._end_s = self._start_s
-        self._look(now_s)
-
     # kept
 
     def state(self, now_s: float) -> State:
@@ -102,7 +92,7 @@ class Counter:
         self._saved = {int(start_s): used for start_s, used in state.items()}
 
     def load(self, state: State, now_s: float) -> None:
-        """Goes on where a state was; of several owners that become one what they used adds up."""
+        """Goes on where a state was; what was used here already adds to it."""
         for start_s, used in state.items():
             self._used[int(start_s)] = self._used.get(int(start_s), 0) + used
         self._end_s = self._start_s

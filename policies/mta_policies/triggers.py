@@ -33,8 +33,6 @@ class Triggers:
         """
         if trigger.is_every_match:
             return matched
-        if not matched and not trigger.share and (rule, trigger) not in self._tables:
-            return False
         return self.table(rule, trigger).hit(key, now_s, matched)
 
     def table(self, rule: str, trigger: Trigger) -> "Table":

@@ -144,6 +144,11 @@ def render_rates(limits: Iterable[Rate]) -> str | list[str]:
     return NO_RATE if not texts else texts[0] if len(texts) == 1 else texts
 
 
+def rates_text(limits: Iterable[Rate]) -> str:
+    """Several rates as one says them: "20/s and 40000/h"."""
+    return " and ".join(map(str, limits)) or NO_RATE
+
+
 def share(text: str) -> float:
     """The part of one in "20%": 0.2; ValueError for anything else and over 100 %."""
     found = _PERCENT.fullmatch(text.strip())

@@ -5,7 +5,6 @@ over when most of it was really taken on a calendar day; idle days and complaint
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -22,9 +21,6 @@ COLD_DAYS = 30  # idle for so long, it begins anew, warm or not: reputation is c
 DAYS_KEPT = 4  # of them today is one; more than yesterday only for clocks that jump
 
 DAY_S = 86400.0
-
-_GREY = re.compile(r"gr[ea]y[ -]?list", re.IGNORECASE)
-_TEXT_CHARS_MAX = 500  # of a reply are looked at
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -161,4 +157,4 @@ def complains(category: str, answer: Answer) -> bool:
     """Whether a provider says that it does not like what a source sends; one that greylists says so to everybody."""
     if category not in (POLICY, SPAM) or not answer.from_peer:
         return False
-    return not _GREY.search(answer.text[:_TEXT_CHARS_MAX])
+    return not answer.is_greylisting

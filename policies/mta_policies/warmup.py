@@ -440,11 +440,10 @@ def _left(state: _State, plan: Plan, provider: str) -> float:
 
 
 def _text(key: _Key, share: Share) -> str:
-    return f"{key[0]}{_BETWEEN}{key[1]} {share.index}/{share.of}"
+    return f"{key[0]}{_BETWEEN}{key[1]} {share.tag}"
 
 
 def _key_of(text: str) -> tuple[_Key, Share]:
     source, _, rest = text.partition(_BETWEEN)
     provider, _, tag = rest.rpartition(" ")
-    index, _, of = tag.partition("/")
-    return (source, provider), Share(int(index), int(of))
+    return (source, provider), Share.of_tag(tag)

@@ -38,9 +38,6 @@ class Slots(NamedTuple):
     def end_s(self) -> float:
         return self.start_s + self.number * self.length_s
 
-    def middle_s(self, at: int) -> float:
-        return self.start_s + (at + 0.5) * self.length_s
-
 
 def slots(tallies: Iterable[Tally]) -> Slots | None:
     """The time of which all of these tell something; they have the same bins. None: nothing happened."""

@@ -102,7 +102,8 @@ class Fates:
             if answer is None:
                 self._ways.of(mail.stream).tally.deliver(now_s, now_s - mail.due_s)
                 self._delivered(connection, job, mail)
-                return self._is_well(connection)
+                self._answered(connection)
+                return False
             self._refused(connection.pool, job, answer, job.mails)
             return self._is_trouble(connection, (answer,), is_well=False)
         alike: dict[Answer, list[Mail]] = {}
@@ -119,9 +120,7 @@ class Fates:
         for answer, mails in alike.items():
             for about in [[mail] for mail in mails] if answer.stage == "rcpt" else [mails]:
                 self._refused(connection.pool, job, answer, about)
-        return (
-            self._is_trouble(connection, alike, is_well=delivered is not None) if alike else self._is_well(connection)
-        )
+        return self._is_trouble(connection, alike, is_well=delivered is not None)
 
     def _delivered(self, connection: Connection, job: Job, mail: Mail) -> None:
         """A message was taken: who counts that is told."""
@@ -166,7 +165,7 @@ class Fates:
         now_s = self._agenda.now_s
         tally: Tally = self._ways.tally(mails[0]) if mails else pool.tally
         subject = self._ways.subject(mails[0]) if mails else pool.subject
-        verdict = pool.destination.judge.judge(answer, subject, now_s, lambda: pool.pace.per_s(now_s))
+        verdict = pool.destination.judge.judge(answer, subject, now_s, lambda: pool.throughput.per_s(pool.begun, now_s))
         for mail in mails:
             self._ways.tally(mail).classed(verdict.category)
         if verdict.rule:
@@ -181,14 +180,14 @@ class Fates:
 
     # what it says of the peer's health
 
-    def _is_well(self, connection: Connection) -> bool:
+    def _answered(self, connection: Connection) -> None:
+        """The peer is well: others may go on."""
         pool = connection.pool
         if (pool.site.backoff.failures or pool.backoff.failures) and (
             pool.site.backoff.answered(connection.begun_s) | pool.backoff.answered(connection.begun_s)
         ):
             for other in pool.site.pools.values():
                 self._agenda.at(self._agenda.now_s, self._pump, other)
-        return False
 
     def _is_trouble(self, connection: Connection, answers: Iterable[Answer], *, is_well: bool) -> bool:
         """As in delivery: an answer about the message is well; 421, or a connection lost with its first message, is
@@ -202,7 +201,7 @@ class Fates:
                 is_gone = True
                 is_ill = is_ill or answer.from_peer or connection.messages == 1
         if is_well:
-            self._is_well(connection)
+            self._answered(connection)
         elif is_ill:
             unit = chance(len(pool.site.name), pool.backoff.failures)
             pool.backoff.failed(self._agenda.now_s, unit, connection.begun_s)

@@ -32,20 +32,12 @@ class Gates:
         if wait_s == NEVER_S:
             self._make_room(gate.level, len(gate.waiting))
             return
-        at_s = self._agenda.now_s + wait_s
-        if not gate.timer_s or at_s < gate.timer_s:
-            gate.timer_s = at_s
-            self._agenda.at(at_s, self._on_timer, gate)
+        self._agenda.wake(gate, wait_s, self.wake)
 
     def _make_room(self, level: Level, places: int) -> None:
         for connection in list(level.idle)[:places]:
             connection.pool.idle.remove(connection)
             self._leave(connection)
-
-    def _on_timer(self, gate: Gate) -> None:
-        if gate.timer_s and gate.timer_s <= self._agenda.now_s:
-            gate.timer_s = 0.0
-            self.wake(gate)
 
     def wake(self, gate: Gate) -> None:
         """There may be room: those who wait pass as long as there is; one that comes back waits for the next time."""

@@ -198,18 +198,7 @@ class Holds:
             hold.tally, hold.where = pool.tally, pool.where
         if not (isinstance(last, Row) and whose is pool and last.join(item)):
             hold.parked.append((item, pool))
-        self._arrange(hold, wait_s)
-
-    def _arrange(self, hold: Hold, wait_s: float) -> None:
-        at_s = self._agenda.now_s + wait_s
-        if wait_s != NEVER_S and (not hold.timer_s or at_s < hold.timer_s):
-            hold.timer_s = at_s
-            self._agenda.at(at_s, self._on_timer, hold)
-
-    def _on_timer(self, hold: Hold) -> None:
-        if hold.timer_s and hold.timer_s <= self._agenda.now_s:
-            hold.timer_s = 0.0
-            self.release(hold)
+        self._agenda.wake(hold, wait_s, self.release)
 
     def release(self, hold: Hold, *, is_over: bool = False) -> None:
         """Let go whom there is room for; all, where the hold `is_over`."""
@@ -218,7 +207,7 @@ class Holds:
         while hold.parked:
             wait_s = 0.0 if is_over else hold.wait_s(now_s)
             if wait_s > 0:
-                self._arrange(hold, wait_s)
+                self._agenda.wake(hold, wait_s, self.release)
                 return
             if is_over:
                 item, pool = hold.parked.popleft()
@@ -229,7 +218,7 @@ class Holds:
             pool.lane.put_back(job)
             self._pump(pool)
             if pool.lane.is_first(job):
-                self._arrange(hold, AGAIN_S)
+                self._agenda.wake(hold, AGAIN_S, self.release)
                 break
         if not hold.parked and hold.since_s:
             if hold.tally is not None:

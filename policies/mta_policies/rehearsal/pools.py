@@ -4,9 +4,8 @@ As in delivery, but a connection is only a time at which it is free again, and o
 owners' shares add up to it. Times are Unix seconds, for buckets as well: the clock of a rehearsal does not jump.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mta_policies.answers import Subject
 from mta_policies.backoff import Backoff
@@ -20,14 +19,11 @@ from mta_policies.rehearsal.tally import Tally, Where
 from mta_policies.rehearsal.traffic import Stream
 from mta_policies.restraint import Restraint, keys_of_pool
 from mta_policies.schema import Limits, Retry
+from mta_policies.throughput import Throughput
 from mta_policies.windows import Hours
 
 if TYPE_CHECKING:
     from mta_policies.rehearsal.holds import Hold
-
-PACE_S: Final = 60.0
-MARK_S: Final = 10.0  # what is asked for is of the last minute to a sixth of it
-SHOWN_S: Final = 15.0  # in a shorter time nobody has shown a pace
 
 Ask = Callable[[float], float]
 """now_s -> seconds to wait; 0.0: none."""
@@ -49,39 +45,6 @@ class Connection:
         self.messages = 0
         self.recipients = 0
         self.job: Job | None = None
-
-
-class Pace:
-    """How fast a pool really sent in the last minute, as delivery has it."""
-
-    __slots__ = ("_begun", "_marks", "next_s")
-
-    def __init__(self) -> None:
-        self.next_s = 0.0
-        """When a mark is due."""
-        self._begun = 0
-        self._marks: deque[tuple[float, int]] = deque()
-        """When, and how many transactions were begun by then; the oldest first."""
-
-    def begin(self, now_s: float) -> None:
-        """A transaction begins."""
-        if now_s >= self.next_s:
-            marks = self._marks
-            if marks and now_s - marks[-1][0] > PACE_S:
-                marks.clear()  # nothing was sent: what was before says nothing of now
-            marks.append((now_s, self._begun))
-            while now_s - marks[0][0] > PACE_S:
-                marks.popleft()
-            self.next_s = now_s + MARK_S
-        self._begun += 1
-
-    def per_s(self, now_s: float) -> float:
-        """Messages a second; 0.0 where that is not known yet."""
-        if not self._marks:
-            return 0.0
-        first_s, before = self._marks[0]
-        over_s = now_s - first_s
-        return (self._begun - before) / over_s if SHOWN_S <= over_s <= PACE_S + MARK_S else 0.0
 
 
 class Gate:
@@ -111,7 +74,7 @@ class Times:
         if limits.window:
             self.asks.append((Hours(limits.window, zones).wait_s, f"{name}.window"))
         if limits.quota is not None:
-            self.counter = Counter(limits.quota, WHOLE, zones, now_s)
+            self.counter = Counter(limits.quota, zones, now_s)
             self.asks.append((self.counter.wait_s, f"{name}.quota"))
 
 
@@ -211,7 +174,9 @@ class Pool:
         self.tenants: dict[str, Hold | None] = {}
         """What tenants allow themselves here."""
         self.backoff = Backoff()
-        self.pace = Pace()
+        self.begun = 0
+        """Transactions."""
+        self.throughput = Throughput()
         self.lane = Lane()
         self.idle: list[Connection] = []
         self.connections: dict[Connection, None] = {}
@@ -219,7 +184,7 @@ class Pool:
         self.version = -1
         """Of the firings that it last looked at."""
         self.restraints: list[Level] = []
-        self.wake_s = 0.0
+        self.timer_s = 0.0
         """When it looks again; 0.0: no time is set."""
         self.cause = ""
         """What its mail waits for; "": nothing but its connections being opened."""

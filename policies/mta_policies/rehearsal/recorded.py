@@ -42,8 +42,6 @@ PERSONAL: Final = frozenset(
 )
 """Categories that are about the recipient or the message."""
 
-GREYLISTED: Final = ("greylist", "graylist", "grey-list", "gray-list")  # RFC 6647: a recipient that is new from here
-
 
 class Provider(Protocol):
     """Whoever answers."""
@@ -69,8 +67,7 @@ def is_personal(said: Said) -> bool:
     """Whether it is about the recipient or the message, not about the sender or the provider."""
     if said.category in PERSONAL or said.answer.stage not in MESSAGE_STAGES:
         return True
-    text = said.answer.text.lower()
-    return any(word in text for word in GREYLISTED)
+    return said.answer.is_greylisting
 
 
 class Book:

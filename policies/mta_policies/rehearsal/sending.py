@@ -56,7 +56,7 @@ class Sending:
                     wait_s, cause = asked_s, named
             if wait_s > 0:
                 pool.block(cause, now_s)
-                self._wake_in(pool, wait_s)
+                self._agenda.wake(pool, wait_s, self.pump)
                 return
             connection = self._idle(pool)
             if connection is None:
@@ -77,18 +77,6 @@ class Sending:
     def _stopped(self, gates: list[Gate], pool: Pool, granted: Gate | None) -> Gate | None:
         """The gate at which a pool has to wait."""
         return next((gate for gate in gates if self.gates.stops(gate, pool, granted)), None)
-
-    def _wake_in(self, pool: Pool, wait_s: float) -> None:
-        """Look again then; where it is inf something else will wake it."""
-        at_s = self._agenda.now_s + wait_s
-        if wait_s != NEVER_S and (not pool.wake_s or at_s < pool.wake_s):
-            pool.wake_s = at_s
-            self._agenda.at(at_s, self._on_timer, pool)
-
-    def _on_timer(self, pool: Pool) -> None:
-        if pool.wake_s and pool.wake_s <= self._agenda.now_s:
-            pool.wake_s = 0.0
-            self.pump(pool)
 
     # mail
 
@@ -118,7 +106,9 @@ class Sending:
     def _start(self, pool: Pool, connection: Connection, job: Job) -> None:
         """MAIL is said."""
         now_s = self._agenda.now_s
-        pool.pace.begin(now_s)
+        if now_s >= pool.throughput.next_s:
+            pool.throughput.mark(pool.begun, now_s)
+        pool.begun += 1
         if pool.meter.has_rate:
             pool.meter.transaction(now_s)
         for gate in pool.turns:
@@ -182,7 +172,7 @@ class Sending:
                 wait_s = NEVER_S if is_full else pool.meter.connection_wait_s(now_s)
                 cause = "limits.connections" if wait_s == NEVER_S else "limits.connection_rate"
             if wait_s > 0:
-                self._wake_in(pool, wait_s)
+                self._agenda.wake(pool, wait_s, self.pump)
                 break
             stopped = self._stopped(pool.doors, pool, granted)
             if stopped is not None:

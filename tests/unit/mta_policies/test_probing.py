@@ -60,20 +60,6 @@ def test_what_was_under_way_only_lengthens_the_silence():
     assert probing.refusals == 1
 
 
-def test_one_message_at_a_time_until_one_was_taken():
-    """The first message behind a silence goes alone."""
-    probing = Probing(5, START_S)
-    now_s = START_S + SILENCE_S
-    probing.opened(now_s)
-    alone = probing.is_alone
-
-    probing.delivered(now_s + 1, now_s)
-
-    assert (alone, probing.is_alone) == (True, False)
-    probing.refused(now_s + 2)
-    assert probing.is_alone
-
-
 @pytest.mark.parametrize(
     ("messages", "after_s", "begun_s"),
     [(STEP_MESSAGES - 1, STEP_S, 0.0), (1000, STEP_S - 1, 0.0), (1000, STEP_S, -1.0)],

@@ -1,4 +1,4 @@
-"""Quotas: never more in a calendar period, over restarts, crashes, other owners and clocks that jump."""
+"""Quotas: never more in a calendar period, over restarts, crashes and clocks that jump."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -7,19 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_policies.limits import Share
 from mta_policies.quota import PERIODS_KEPT, SAVE_WAIT_S, Counter
 from mta_policies.schema import Quota
 
-WHOLE = Share()
 DAY_S = 86400.0
 NOON_S = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 
 
-def _counter(
-    count: int, *, per: str = "day", zone: str = "UTC", is_kept: bool = False, share: Share = WHOLE
-) -> Counter:
-    return Counter(Quota(count, per, zone), share, ZoneInfo, NOON_S, is_kept=is_kept)  # type: ignore[arg-type]
+def _counter(count: int, *, per: str = "day", zone: str = "UTC", is_kept: bool = False) -> Counter:
+    return Counter(Quota(count, per, zone), ZoneInfo, NOON_S, is_kept=is_kept)  # type: ignore[arg-type]
 
 
 def _take_all(counter: Counter, now_s: float, most: int = 10_000) -> int:
@@ -39,13 +35,6 @@ def test_so_many_a_day_and_then_tomorrow():
     assert _take_all(counter, NOON_S + 3 * 3600) == 300
 
 
-def test_owners_divide_it():
-    """Three owners have a third each, and together no more."""
-    counts = [_take_all(_counter(100, share=Share(i, 3)), NOON_S) for i in range(3)]
-
-    assert counts == [34, 33, 33]
-
-
 def test_it_survives_a_clean_restart():
     """What was used stays used."""
     counter = _counter(10)
@@ -56,29 +45,6 @@ def test_it_survives_a_clean_restart():
 
     assert again.room(NOON_S + 60) == 3
     assert again.used(NOON_S + DAY_S) == 0
-
-
-def test_owners_that_become_one_add_up():
-    """What each of them used is used."""
-    one, other = _counter(100, share=Share(0, 2)), _counter(100, share=Share(1, 2))
-    one.take(NOON_S, 30)
-    other.take(NOON_S, 20)
-
-    both = _counter(100)
-    both.load(one.state(NOON_S), NOON_S)
-    both.load(other.state(NOON_S), NOON_S)
-
-    assert both.room(NOON_S) == 50
-
-
-def test_a_reload_keeps_what_was_used():
-    """A smaller quota of the same day is used up the sooner."""
-    counter = _counter(100)
-    counter.take(NOON_S, 30)
-
-    counter.change(Quota(40, "day", "UTC"), WHOLE, NOON_S)
-
-    assert counter.room(NOON_S) == 10
 
 
 def test_a_kept_counter_waits_until_it_is_saved():

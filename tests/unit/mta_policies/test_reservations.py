@@ -274,19 +274,18 @@ def test_what_was_reserved_and_not_sent_comes_back():
     assert holder.reserve([KEY], machine.now_s) > 0
 
 
-@pytest.mark.parametrize("is_known", [False, True])
-def test_a_killed_worker_gives_back_what_is_known_to_be_unused(is_known: bool):
-    """Where nobody knows, what it did not report counts as used: a hundredth of the quota at most."""
+def test_what_a_killed_worker_did_not_report_is_used():
+    """Nobody knows: a hundredth of the quota at most is lost."""
     ledger = Ledger([CrossLimit("tenant", "*", (), Quota(1000, "day"))], ZoneInfo, START_S, is_fresh=True)
     ledger.ask("w1", KEY, 100, START_S, WALL_S)
     ledger.saved(ledger.to_save(WALL_S))
     [(_, lease)] = ledger.serve(START_S, WALL_S)
     ledger.report("w1", lease.id, KEY, 3, START_S, WALL_S, is_done=False)
 
-    ledger.died("w1", START_S + 1, WALL_S + 1, {lease.id: 2} if is_known else None)
+    ledger.died("w1", START_S + 1, WALL_S + 1)
 
     assert lease.count == 10
-    assert sum(ledger.state(WALL_S + 1)[KEY].values()) == (5 if is_known else 10)
+    assert sum(ledger.state(WALL_S + 1)[KEY].values()) == 10
 
 
 def test_a_lease_of_which_nothing_is_heard_is_used_up():
