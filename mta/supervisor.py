@@ -125,9 +125,9 @@ class Supervisor:
         try:
             self._counters.start()
             await self._admin.start()
+        except KeptFileError as error:
+            raise AdminError(str(error)) from error
         except OSError as error:
-            if isinstance(error.__cause__, KeptFileError):
-                raise AdminError(str(error.__cause__)) from error
             where, address = self._config.origin("admin", "address"), self._config.admin.address
             raise AdminError(f"{where}: cannot listen on {address}: {error.strerror or error}") from error
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mta.admin import counters_file, kept_file
-from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.reporting.counting import Answered, Snapshot, State, Told
 from mta_policies.allotments import Accounts
@@ -41,11 +40,8 @@ class Counters:
         self._forgotten_s = 0.0
 
     def start(self) -> None:
-        """Take up what the file holds; raises OSError where it cannot be read."""
-        try:
-            kept = counters_file.load(self._path)
-        except KeptFileError as error:
-            raise OSError(str(error)) from error
+        """Take up what the file holds; raises KeptFileError where it cannot be read."""
+        kept = counters_file.load(self._path)
         self._accounts.load(kept.drawn)
         self._states = kept.states
 
@@ -89,10 +85,11 @@ class Counters:
             if not self._is_failing:
                 self._complain(f"{self._path} cannot be written, mail that quotas count waits: {error.strerror}")
             self._is_changed, self._waiting, pause_s = True, waiting + self._waiting, AGAIN_S
+            self._is_failing = True
         else:
+            self._is_failing = False
             for worker, answered in waiting:
                 self._answer(worker, answered)
-        self._is_failing = self._is_changed and pause_s == AGAIN_S
         self._saving = None
         self._timer = loop.call_later(max(pause_s, PAUSE_SHARE * (loop.time() - begun_s)), self._on_timer)
 

@@ -21,6 +21,7 @@ from mta.admin.access import Access
 from mta.admin.address import Address, TcpAddress, UnixAddress, read_address, short_path
 from mta.admin.answers import Answers
 from mta.admin.asker import Asker
+from mta.admin.kept_file import KeptFileError
 from mta.admin.replying import AnswerError, error_response
 from mta.admin.rules_in_force import RulesInForce
 from mta.admin.ruling import Ruling
@@ -90,12 +91,12 @@ class AdminFace:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listen; raises OSError where the address is taken or what holds cannot be read."""
+        """Listen; raises OSError where the address is taken, KeptFileError where it is unknown what holds."""
         bound = _bind(self.address)
         try:
             self._suspensions.start()
             self._rules.start()
-        except OSError:
+        except KeptFileError:
             bound.close()
             self._remove_socket()
             raise

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mta.admin import kept_file, rules_file
 from mta.admin.asker import Asker, tell_all
-from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.reporting.questions import Rules
 from mta_policies.firings import Change, Firing, Firings, Mute
@@ -36,11 +35,8 @@ class RulesInForce:
         self._is_running = False
 
     def start(self) -> None:
-        """Take up what the file holds; raises OSError where it cannot be read."""
-        try:
-            self._firings.load(rules_file.load(self._path), self._clock.wall_s())
-        except KeptFileError as error:
-            raise OSError(str(error)) from error
+        """Take up what the file holds; raises KeptFileError where it cannot be read."""
+        self._firings.load(rules_file.load(self._path), self._clock.wall_s())
         self._saved_version = self._firings.version
         self._is_running = True
         self._wake_in_time()

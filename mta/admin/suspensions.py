@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mta.admin import kept_file, suspension_file
 from mta.admin.asker import Asker, tell_all
-from mta.admin.kept_file import KeptFileError
 from mta.model.clock import Clock
 from mta.model.selection import Selection
 from mta.reporting.questions import Suspend, Suspension
@@ -38,11 +37,8 @@ class Suspensions:
         self._is_running = False
 
     def start(self) -> None:
-        """Take up what the file holds; raises OSError where it cannot be read."""
-        try:
-            self._now = suspension_file.load(self._path)
-        except KeptFileError as error:
-            raise OSError(str(error)) from error
+        """Take up what the file holds; raises KeptFileError where it cannot be read."""
+        self._now = suspension_file.load(self._path)
         self._is_running = True
         self._wake_in_time()
 

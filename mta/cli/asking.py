@@ -222,10 +222,10 @@ def run_asked(
         return failed(command, error)
 
 
-def warn(command: str, problems: Sequence[str]) -> bool:
-    """Say what is missing from an answer; -> whether something is."""
+def warn(command: str, problems: Sequence[str], behind: str = ": what it has is missing here") -> bool:
+    """Say what went wrong beside an answer; -> whether something did. `behind`: what that means."""
     for problem in problems:
-        print(f"{command}: {words.printable(problem)}: what it has is missing here", file=sys.stderr)
+        print(f"{command}: {words.printable(problem)}{behind}", file=sys.stderr)
     return bool(problems)
 
 

@@ -1,12 +1,12 @@
 """`mta policy`: which limits hold for whom, and where each of them is written.
 
 `list` shows all policies, `show` every value and rule of one, `explain` (policy_explain.py) what holds for mail to an
-address, `test` (policy_test.py) runs the tests that policy files bring along.
+address, `test` (policy_test.py) runs the tests that policy files bring along. Each other action has a file of its own
+beside these.
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 from mta import config
 from mta.cli import (
@@ -33,7 +33,7 @@ from mta.cli.policy_values import (
     shown_rate,
     value_rows,
 )
-from mta_policies import layers
+from mta.cli.rehearsal_options import loaded_config, policy_sets
 from mta_policies.layers import DEFAULT, PolicySet
 from mta_policies.located import nearest
 from mta_policies.policy import Policy
@@ -50,47 +50,31 @@ def add(subparsers: Subparsers) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", metavar="FILE", help=f"default: {config.DEFAULT_FILE}")
     common.add_argument("--json", action="store_true", help="print JSON")
-    actions.add_parser("list", parents=[common], help="all policies")
+    action = actions.add_parser("list", parents=[common], help="all policies")
+    action.set_defaults(run=_list)
     show = actions.add_parser("show", parents=[common], help="every value of a policy and where it is written")
     show.add_argument("name", metavar="NAME")
     show.add_argument("--source", metavar="NAME", default="", help="as it holds for this source")
     show.add_argument("--tenant", metavar="NAME", default="", help="as it holds for mail of this tenant")
+    show.set_defaults(run=_show)
     policy_explain.add(actions)
     policy_test.add(actions, common)
     policy_reload.add(actions)
     policy_warmup.add(actions)
     policy_replay.add(actions, common)
     policy_simulate.add(actions, common)
-    parser.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Prints what was asked for; 1 where the configuration is wrong or a name is unknown."""
-    if args.action == "list":
-        return _list(_policies(args.config), as_json=args.json)
-    if args.action == "test":
-        return policy_test.run(args)
-    if args.action == "replay":
-        return policy_replay.run(args)
-    if args.action == "simulate":
-        return policy_simulate.run(args)
-    if args.action == "show":
-        return _show(_policies(args.config), args.name, args.source, args.tenant, as_json=args.json)
-    return policy_explain.run(args)
 
 
 def _policies(file: str | None) -> PolicySet:
     """The policies of the configuration; where there is none and none was asked for, the shipped ones."""
-    if file is None and not Path(config.DEFAULT_FILE).exists():
-        print(f"no {config.DEFAULT_FILE} here: the shipped policies", file=sys.stderr)
-        return layers.load(None)
-    return config.load(file or config.DEFAULT_FILE).policy_set
+    return policy_sets(loaded_config(file), None)[0].policies
 
 
 # -- list --
 
 
-def _list(policies: PolicySet, *, as_json: bool) -> int:
+def _list(args: argparse.Namespace) -> int:
+    policies = _policies(args.config)
     rows = [
         {
             "name": policy.name,
@@ -106,7 +90,7 @@ def _list(policies: PolicySet, *, as_json: bool) -> int:
         }
         for policy in policies.policies.values()
     ]
-    if as_json:
+    if args.json:
         print_json(rows)
         return EXIT_DONE
     header = ["policy", "connections", "messages each", "rate", "tls", "for", "files"]
@@ -137,22 +121,23 @@ def _matches(policy: Policy) -> str:
 # -- show --
 
 
-def _show(policies: PolicySet, name: str, source: str, tenant: str, *, as_json: bool) -> int:
-    policy = policies.policies.get(name)
+def _show(args: argparse.Namespace) -> int:
+    policies = _policies(args.config)
+    policy = policies.policies.get(args.name)
     if policy is None:
-        print(f"there is no policy {name}{nearest(name, policies.policies)}", file=sys.stderr)
+        print(f"there is no policy {args.name}{nearest(args.name, policies.policies)}", file=sys.stderr)
         return EXIT_WRONG
-    rows = [*head_rows(policies, policy), *value_rows(policies, policy, source, tenant)]
-    rules = rule_rows(policy, tenant)
-    if as_json:
+    rows = [*head_rows(policies, policy), *value_rows(policies, policy, args.source, args.tenant)]
+    rules = rule_rows(policy, args.tenant)
+    if args.json:
         head = {"name": policy.name, "title": policy.title, "files": policy.files}
         print_json({**head, "values": objects(rows), "rules": objects(rules)})
         return EXIT_DONE
     print(f"{policy.name}: {policy.title}\n")
     print_table(["key", "value", "from"], [cells(row) for row in rows])
     print_rules(rules)
-    if policy.source_patterns and not source:
+    if policy.source_patterns and not args.source:
         print(f"\nother values for sources {', '.join(policy.source_patterns)}: see --source NAME")
-    if policy.tenant_trees and not tenant:
+    if policy.tenant_trees and not args.tenant:
         print(f"\nother values for tenants {cut(', '.join(policy.tenant_trees))}: see --tenant NAME")
     return EXIT_DONE

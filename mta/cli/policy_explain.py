@@ -16,7 +16,7 @@ import msgspec
 
 from mta import config
 from mta.admin.pages import EXPLAINED_SOURCES_MAX, ExplainPage
-from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, reason_words, rule, words
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, reason_words, rule, tenant_sources, words
 from mta.cli.asking import FAILURES, asking, options
 from mta.cli.policy_values import (
     Row,
@@ -40,7 +40,6 @@ from mta.resolve.resolver import Resolver
 from mta.resolve.sites import MailHosts, site_name
 from mta.smtp.grammar import routing_domain
 from mta_policies.layers import DEFAULT
-from mta_policies.located import nearest
 from mta_policies.policy import Policy
 
 
@@ -51,14 +50,16 @@ def add(actions: Subparsers) -> None:
     explain.add_argument("--source", metavar="NAME", default="", help="for this source only")
     explain.add_argument("--tenant", metavar="NAME", default="", help="for mail of this tenant")
     explain.add_argument("--campaign", metavar="NAME", default="", help="for mail of this campaign")
+    explain.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints what holds; 1 where the configuration or the question is wrong, or nobody knows where such mail goes."""
     loaded = config.load(args.config)
-    sources = _sources(loaded, args.tenant, args.source)
-    if isinstance(sources, str):
-        print(sources, file=sys.stderr)
+    try:
+        sources = list(tenant_sources.weights(loaded, args.tenant, [args.source] if args.source else ()))
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return EXIT_WRONG
     try:
         domain = routing_domain(args.address.rpartition("@")[2])
@@ -74,21 +75,6 @@ def run(args: argparse.Namespace) -> int:
         _print_answer(answer)
         print("", *map(words.printable, _now_lines(now, words.now_s())), sep="\n")
     return EXIT_DONE if found.destination else EXIT_WRONG
-
-
-def _sources(loaded: Config, tenant: str, source: str) -> list[str] | str:
-    """The sources that the mail may leave from, or what is wrong with the question."""
-    names = [one.name for one in loaded.sources]
-    tenants = {one.name: one for one in loaded.tenants}
-    if source and source not in names:
-        return f"there is no source {source}{nearest(source, names)}"
-    if tenant and tenant not in tenants:
-        return f"there is no tenant {tenant}{nearest(tenant, tenants)}"
-    if source:
-        return [source]
-    pool_name = tenants[tenant].pool if tenant else config.DEFAULT_POOL
-    pool = next(one for one in loaded.pools if one.name == pool_name)
-    return [name for name, weight in pool.sources.items() if weight]
 
 
 class Found(NamedTuple):

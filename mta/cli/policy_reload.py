@@ -5,17 +5,16 @@ changed.
 """
 
 import argparse
-import sys
 from functools import partial
 
 from mta.admin.pages import ReloadPage
-from mta.cli import EXIT_DONE, EXIT_WRONG, words
-from mta.cli.asking import Asking, options, print_json, run_asked
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
+from mta.cli.asking import Asking, options, print_json, run_asked, warn
 
 COMMAND = "mta policy reload"
 
 
-def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(actions: Subparsers) -> None:
     """Describes the action."""
     parser = actions.add_parser(
         "reload",
@@ -45,5 +44,4 @@ def _print(page: ReloadPage) -> None:
     print(f"reloaded: {words.several(page.workers, 'worker')} took it")
     if page.restart:
         print(f"changed, but only a restart makes it so: {', '.join(page.restart)}")
-    for problem in page.problems:
-        print(f"{COMMAND}: {words.printable(problem)}", file=sys.stderr)
+    warn(COMMAND, page.problems, "")

@@ -6,27 +6,26 @@ folder as well, on a clock of its own. Nothing is sent, no DNS is asked and no s
 
 import argparse
 import gc
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from mta.cli import EXIT_DONE, EXIT_WRONG, rehearsal_options, rehearsal_page, rehearsal_report, words
-from mta.cli.rehearsal_options import NEW, NOW, Policies, Watch
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, rehearsal_options, rehearsal_page, rehearsal_report, words
+from mta.cli.policy_values import print_json
+from mta.cli.rehearsal_options import Policies, Watch
 from mta.cli.rehearsal_origins import PolicyOrigins
 from mta.cli.rehearsal_place import place_by
-from mta.cli.rehearsal_report import Run
+from mta.cli.rehearsal_report import NEW, NOW, RECORDED, Run
 from mta.config import Config
 from mta.reporting.log_reader import LogReader, parts_of
 from mta_policies.rehearsal.recorder import Recorder
 from mta_policies.rehearsal.replay import Assumed, Record, bin_of, delivery_times, recorded, replay
 
 EVENTS_DEFAULT = "var/log/events.jsonl"
-RECORDED = "recorded"
 
 
-def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser) -> None:
+def add(actions: Subparsers, common: argparse.ArgumentParser) -> None:
     """Describes the action."""
     parser = actions.add_parser(
         "replay",
@@ -40,6 +39,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", common: 
     )
     rehearsal_options.add_options(parser)
     rehearsal_options.add_model(parser, "otherwise as they did")
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         gc.enable()
     if args.json:
-        print(json.dumps(_object(runs, recorder, reader, assumed, args.provider_model), ensure_ascii=False))
+        print_json(_object(runs, recorder, reader, assumed, args.provider_model))
     else:
         _print(runs, recorder, reader, assumed, args.provider_model)
     if args.html:

@@ -6,18 +6,26 @@ folder as well, on a clock of its own. Nothing is sent, and no server need run.
 
 import argparse
 import gc
-import json
 import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from mta import config
-from mta.cli import EXIT_DONE, EXIT_WRONG, rehearsal_options, rehearsal_page, rehearsal_report, words
-from mta.cli.rehearsal_options import NEW, NOW, Policies, Watch
+from mta.cli import (
+    EXIT_DONE,
+    EXIT_WRONG,
+    Subparsers,
+    rehearsal_options,
+    rehearsal_page,
+    rehearsal_report,
+    tenant_sources,
+    words,
+)
+from mta.cli.policy_values import print_json
+from mta.cli.rehearsal_options import Policies, Watch
 from mta.cli.rehearsal_origins import PolicyOrigins
-from mta.cli.rehearsal_report import Run
+from mta.cli.rehearsal_report import NEW, NOW, Run
 from mta.config import Config
 from mta_policies import units
 from mta_policies.answers import SYSTEM_SOURCE
@@ -39,11 +47,7 @@ class Asked(NamedTuple):
     assumed: Assumed
 
 
-class UnknownError(ValueError):
-    """Something that was asked for is not there."""
-
-
-def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser) -> None:
+def add(actions: Subparsers, common: argparse.ArgumentParser) -> None:
     """Describes the action."""
     parser = actions.add_parser(
         "simulate",
@@ -67,6 +71,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]", common: 
     parser.add_argument("--for", metavar="TIME", default="", dest="length", help="the simulation ends after so long")
     rehearsal_options.add_options(parser)
     rehearsal_options.add_model(parser, "otherwise they take all")
+    parser.set_defaults(run=run)
 
 
 def _count(text: str) -> int:
@@ -83,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     sets = rehearsal_options.policy_sets(loaded, args.policies)
     try:
         asked = _asked(args, loaded, sets)
-    except (UnknownError, ValueError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return EXIT_WRONG
     gc.disable()  # a million objects come and go, none of them in a ring
@@ -92,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         gc.enable()
     if args.json:
-        print(json.dumps(_object(args, asked, runs), ensure_ascii=False))
+        print_json(_object(args, asked, runs))
     else:
         _print(args, asked, runs)
     if args.html:
@@ -130,7 +135,7 @@ def _asked(args: argparse.Namespace, loaded: Config | None, sets: list[Policies]
 
 
 def _provider(name: str, sets: list[Policies]) -> str:
-    """The policy of this name, or the one that names this domain."""
+    """The policy of this name, or the one that names this domain; ValueError where there is neither."""
     for each in sets:
         if name in each.policies.policies:
             return name
@@ -139,25 +144,14 @@ def _provider(name: str, sets: list[Policies]) -> str:
         if policy is not None:
             return policy.name
     known = {known for each in sets for known in each.policies.policies}
-    raise UnknownError(f"there is no policy {name}, and none names such a domain{nearest(name, known)}")
+    raise ValueError(f"there is no policy {name}, and none names such a domain{nearest(name, known)}")
 
 
 def _weights(args: argparse.Namespace, loaded: Config | None) -> Mapping[str, int]:
-    """The sources that the mail leaves from, with their weights."""
+    """The sources that the mail leaves from, with their weights; ValueError where a name is none."""
     if loaded is None:
         return {SYSTEM_SOURCE: 1} if not args.source else dict.fromkeys(args.source, 1)
-    tenants = {each.name: each for each in loaded.tenants}
-    if args.tenant and args.tenant not in tenants:
-        raise UnknownError(f"there is no tenant {args.tenant}{nearest(args.tenant, tenants)}")
-    name = tenants[args.tenant].pool if args.tenant else config.DEFAULT_POOL
-    pool = {source: weight for each in loaded.pools if each.name == name for source, weight in each.sources.items()}
-    if not args.source:
-        return {source: weight for source, weight in pool.items() if weight}
-    known = [each.name for each in loaded.sources]
-    for source in args.source:
-        if source not in known:
-            raise UnknownError(f"there is no source {source}{nearest(source, known)}")
-    return {source: pool.get(source, 0) or 1 for source in args.source}
+    return tenant_sources.weights(loaded, args.tenant, args.source or ())
 
 
 def _runs(asked: Asked, sets: list[Policies]) -> list[Run]:

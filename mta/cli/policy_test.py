@@ -6,13 +6,13 @@ folder is tried as one of the admin's: so a change is tested before it is put th
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mta import config
 from mta.cli import EXIT_DONE, EXIT_USAGE, EXIT_WRONG, Subparsers, words
+from mta.cli.policy_values import print_json
 from mta.cli.words import Column
 from mta_policies import cases, layers
 from mta_policies.cases import Result
@@ -38,6 +38,7 @@ def add(actions: Subparsers, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="a policy file, in a policies folder or not yet")
     parser.add_argument("--all", action="store_true", help="the tests of all policy files")
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     shipped = layers.load(None, disabled)
     results = _run(shipped, ours, Path(args.file) if args.file else None)
     if args.json:
-        print(json.dumps(_object(results), ensure_ascii=False))
+        print_json(_object(results))
     else:
         _print(results)
     return EXIT_DONE if all(result.is_good for result in results) else EXIT_WRONG

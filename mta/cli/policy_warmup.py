@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from mta.admin.pages import WarmupPage
-from mta.cli import EXIT_DONE, EXIT_WRONG, words
+from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, words
 from mta.cli.asking import Asking, options, print_json, run_asked, warn
 from mta.cli.words import Column
 from mta.reporting.questions import WarmupRow
@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(actions: Subparsers) -> None:
     """Describes the action."""
     parser = actions.add_parser(
         "warmup",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mta import config
 from mta.cli import words
+from mta.cli.rehearsal_report import NEW, NOW
 from mta.config import Config
 from mta_policies import layers, provider_model, units
 from mta_policies.capacity import CONNECT_S, DELIVERY_S
@@ -15,7 +16,6 @@ from mta_policies.layers import PolicySet
 from mta_policies.rehearsal.drain import Progress
 from mta_policies.rehearsal.replay import Assumed
 
-NOW, NEW = "now", "new"
 SECONDS_MIN = 0.001
 
 

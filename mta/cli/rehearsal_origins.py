@@ -1,6 +1,7 @@
 """Where the limits and rules that a rehearsal names are written: file and line, and the value."""
 
 from mta.cli.policy_values import cells, value_rows
+from mta.reporting.rule_words import rule_written
 from mta_policies.adapting import RULE as ADAPT
 from mta_policies.layers import PolicySet
 from mta_policies.rehearsal.tally import Where
@@ -43,4 +44,4 @@ class PolicyOrigins:
             return ""
         if rule == ADAPT:
             return self._policies.origin(policy, ("adapt", "on"))
-        return next(filter(None, (found.rule_origin(rule, each) for each in ("", *found.tenants_with_rules))), "")
+        return rule_written(found, rule)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mta.cli import chart, words
 from mta.cli.chart import Axis, Bar, Line
 from mta.cli.markup import Markup, element, joined
-from mta.cli.rehearsal_report import Run, bound_words, difference, most_bound, outcome, providers, span
+from mta.cli.rehearsal_report import NEW, RECORDED, Run, bound_words, difference, most_bound, outcome, providers, span
 from mta.cli.rehearsal_style import STYLE
 from mta_policies.rehearsal import curves
 from mta_policies.rehearsal.figures import Figures, RuleFigures
@@ -22,7 +22,6 @@ MARKS_MAX = 12  # more lines across a chart hide it
 RULES_MAX = 12
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 HANDED_IN = "handed-in"
-RECORDED = "recorded"
 
 
 class Story(NamedTuple):
@@ -95,7 +94,7 @@ def _answers(names: Sequence[str], runs: Sequence[Run]) -> list[Markup]:
             element("p", element("b", f"{name}: "), outcome(each), class_=f"answer {name}")
             for name, each in found.items()
         ]
-    if "new" not in {run.name for run in runs}:
+    if NEW not in {run.name for run in runs}:
         return []
     changed = []
     for number, name in enumerate(names):
@@ -136,6 +135,11 @@ def _overview(names: Sequence[str], runs: Sequence[Run]) -> Markup:
             cells += [element("td", value(each) if each is not None else "", class_=_age(run)) for run, each in found]
         to = element("a", name, href=f"#p{number}") if number < SECTIONS_MAX else name
         rows.append(element("tr", element("td", to), *cells))
+    return _table(heads, rows)
+
+
+def _table(heads: Sequence[Markup], rows: Sequence[Markup]) -> Markup:
+    """As wide as it must be: what does not fit is scrolled to."""
     table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
     return element("div", table, class_="wide")
 
@@ -151,7 +155,7 @@ def _section(at: str, name: str, story: Story, runs: Sequence[Run]) -> Markup:
     tallies = [(run.name, run.tallies[name]) for run in runs]
     over = curves.slots(tally for _, tally in tallies)
     said = f"{words.several(max(each.mail for each in found), 'recipient')}"
-    if len(runs) > 1 and runs[-1].name == "new":
+    if len(runs) > 1 and runs[-1].name == NEW:
         said += f". New against now: {difference(found[-2], found[-1])}."
     return element(
         "section",
@@ -221,7 +225,7 @@ def _differences(runs: Sequence[Run], found: Sequence[Figures]) -> Markup:
         Measure("95 % delivered within", [each.wait_95_s for each in found], True, -1),
         Measure("most waiting at once", [each.backlog_max for each in found], False, -1),
     ]
-    compares = len(runs) > 1 and runs[-1].name == "new"
+    compares = len(runs) > 1 and runs[-1].name == NEW
     ages = [_age(run) if compares else "" for run in runs]
     heads = [element("th", ""), *(element("th", run.name, class_=age) for run, age in zip(runs, ages, strict=True))]
     heads += [element("th", "difference")] if compares else []
@@ -234,8 +238,7 @@ def _differences(runs: Sequence[Run], found: Sequence[Figures]) -> Markup:
         if compares:
             cells.append(_change(measure))
         rows.append(element("tr", element("td", measure.name), *cells))
-    table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
-    return element("div", table, class_="wide")
+    return _table(heads, rows)
 
 
 def _value(value: float, measure: Measure) -> str:
@@ -299,9 +302,7 @@ def _rules(rules: Sequence[tuple[str, RuleFigures]], story: Story, over: curves.
                 element("td", _first(rule, story, over)),
             )
         )
-    return element(
-        "div", element("table", element("thead", element("tr", *heads)), element("tbody", *rows)), class_="wide"
-    )
+    return _table(heads, rows)
 
 
 def _first(rule: RuleFigures, story: Story, over: curves.Slots | None) -> str:

@@ -10,6 +10,9 @@ from mta.cli.words import Column
 from mta_policies.rehearsal.figures import BoundFigures, Figures, Origins, RuleFigures, figures
 from mta_policies.rehearsal.tally import SIZE, Tally
 
+RECORDED, NOW, NEW = "recorded", "now", "new"
+"""Names of runs: what happened, by the policies that there are, and by the others."""
+
 BOUND_SHOWN = 3  # what mail waited for: more than that is noise
 BOUND_SHARE_MIN = 0.005  # less is written as 0 %
 RULES_SHOWN = 5
@@ -38,7 +41,7 @@ class Run(NamedTuple):
     """What became of the mail, by provider."""
 
     name: str
-    """recorded, now or new."""
+    """`RECORDED`, `NOW` or `NEW`."""
     tallies: Mapping[str, Tally]
     providers: Mapping[str, Figures]
 

@@ -6,13 +6,12 @@ outlives a restart of the server, and every change is in the event log with who 
 """
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 from mta.admin.pages import MutePage, RulePage, RuleRow, RulesPage
 from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, lasting, words
-from mta.cli.asking import Asking, options, print_json, quoted, run_asked, who
+from mta.cli.asking import Asking, options, print_json, quoted, run_asked, warn, who
 from mta.cli.words import Column
 
 COMMAND = "mta rule"
@@ -154,9 +153,7 @@ def _told(args: argparse.Namespace, page: RulePage | MutePage, line: str) -> int
         print_json(page)
     else:
         print(words.printable(line))
-    for problem in page.problems:
-        print(f"{COMMAND}: {words.printable(problem)}", file=sys.stderr)
-    return EXIT_WRONG if page.problems else EXIT_DONE
+    return EXIT_WRONG if warn(COMMAND, page.problems, "") else EXIT_DONE
 
 
 def _duration(text: str) -> float:

@@ -5,7 +5,6 @@ outlives a restart of the server. Mail that is suspended stays in the queue, and
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,7 +12,7 @@ import msgspec
 
 from mta.admin.pages import SuspensionPage, SuspensionsPage, Wish
 from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, lasting, words
-from mta.cli.asking import Asking, options, print_json, quoted, run_asked, who
+from mta.cli.asking import Asking, options, print_json, quoted, run_asked, warn, who
 from mta.cli.selected import add_select, must_select, selection_of
 from mta.cli.words import Column
 
@@ -86,9 +85,7 @@ def _resume(args: argparse.Namespace, server: Asking) -> int:
 
 
 def _told(page: SuspensionPage) -> int:
-    for problem in page.problems:
-        print(f"{COMMAND}: {words.printable(problem)}: it hears of this when it is back", file=sys.stderr)
-    return EXIT_WRONG if page.problems else EXIT_DONE
+    return EXIT_WRONG if warn(COMMAND, page.problems, ": it hears of this when it is back") else EXIT_DONE
 
 
 def _list(args: argparse.Namespace, server: Asking) -> int:

@@ -2,6 +2,8 @@
 
 from random import Random
 
+from mta_policies.rulebook import SCOPES
+
 SILENCES_S = (60, 180)
 """Of probes."""
 
@@ -17,17 +19,7 @@ PROVOKING = ("rcpt_4xx", "mail_4xx", "dot_4xx", "mail_421", "greets_421", "dot_5
 """Whims of a `Temper` that some rule is for."""
 
 _TRIGGERS = ("", "", '{ count = 2, in = "10m" }', "{ consecutive = 2 }", '{ share = "20%", of = 5, in = "10m" }')
-_SCOPES = (
-    "recipient",
-    "tenant",
-    "campaign",
-    "dkim-domain",
-    "spf-domain",
-    "source",
-    "netblock",
-    "site",
-    "provider",
-)
+_SCOPES = tuple(SCOPES)
 
 
 class Rules:

@@ -18,13 +18,13 @@ from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_loop import SimulatedLoop
 from mta_policies import units
 from mta_policies.answers import Subject, scope_key
+from mta_policies.rulebook import SCOPES
 
 TOLD_S = 1.0  # from its line in the event log until all workers know
 SLACK_S = 1.0  # the log tells times to the millisecond and half a second late, and a sweep looks at them
 SAVED_S = 1.0  # what is not told for so long is perhaps not in the file
 COUNTED = frozenset({"source", "netblock", "site", "provider"})
 """Scopes of which a slow counts transactions; of the others it counts messages."""
-SCOPES = ("recipient", "tenant", "campaign", "dkim-domain", "spf-domain", "source", "netblock", "site", "provider")
 
 Identity = tuple[str, str, str, str]
 """Policy, rule, action and key: of the same there is one at a time."""

@@ -9,6 +9,7 @@ import pytest
 
 from mta.admin import counters_file, kept_file
 from mta.admin.counters import KEPT_S, Counters
+from mta.admin.kept_file import KeptFileError
 from mta.clock import SystemClock
 from mta.reporting.counting import Answered, Told
 from mta_policies.allotments import Draw
@@ -128,5 +129,5 @@ def test_a_file_that_is_none_of_ours_stops_the_start(tmp_path: Path):
     async def start() -> None:
         Supervisor(path)
 
-    with pytest.raises(OSError, match="remove it to begin with nothing used of any quota"):
+    with pytest.raises(KeptFileError, match="remove it to begin with nothing used of any quota"):
         asyncio.run(start())

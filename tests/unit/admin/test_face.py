@@ -13,6 +13,7 @@ import pytest
 from mta.admin import face as room
 from mta.admin.address import TcpAddress
 from mta.admin.face import AdminFace
+from mta.admin.kept_file import KeptFileError
 from mta.model.identity import IdMaker
 from mta.model.selection import Selection
 from mta.reporting.questions import (
@@ -340,11 +341,11 @@ async def test_a_port_that_is_taken_is_told(client: Client, make_face: MakeFace)
 
 
 async def test_suspensions_that_cannot_be_read_stop_the_start(make_face: MakeFace, tmp_path: Path) -> None:
-    """OSError that says what to do; nothing is left of the attempt, and with the file gone it starts."""
+    """An error that says what to do; nothing is left of the attempt, and with the file gone it starts."""
     path = tmp_path / "admin.sock"
     (tmp_path / "suspensions.json").write_text("half a li")
 
-    with pytest.raises(OSError, match="remove it to suspend nothing"):
+    with pytest.raises(KeptFileError, match="remove it to suspend nothing"):
         await make_face(f"unix:{path}").start()
 
     assert not path.exists()

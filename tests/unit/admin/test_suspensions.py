@@ -8,6 +8,7 @@ import pytest
 
 from mta.admin import suspension_file
 from mta.admin import suspensions as room
+from mta.admin.kept_file import KeptFileError
 from mta.admin.suspensions import Suspensions, TooManyError
 from mta.model.selection import Selection
 from mta.reporting.questions import Suspend, Suspension
@@ -152,7 +153,7 @@ async def test_a_file_that_is_none_of_ours_stops_the_start(asker: FakeAsker, clo
     """Rather than let go what somebody wanted to stay; the sentence says what to do."""
     path.write_text("half a li")  # noqa: ASYNC240 - a few bytes
 
-    with pytest.raises(OSError, match=r"suspensions\.json cannot be read: .*remove it"):
+    with pytest.raises(KeptFileError, match=r"suspensions\.json cannot be read: .*remove it"):
         Suspensions(path, asker, clock).start()
 
 
