@@ -192,17 +192,21 @@ class Load:
         self._free: list[Session] = []
         self.sessions: set[Session] = set()
         """Those that are connected."""
-        self._connecting = 0
+        self.connecting = 0
+        """Those that try to come back."""
         self._all_closed = asyncio.Event()
         self._lost_at_s = 0.0
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Result:
-        """Sends everything; returns when every message has its answer or no session is left."""
+        """Sends everything; returns when every message has its answer or no session is left.
+
+        Raises OSError where nothing listens at the start and the plan has no `reconnect_s`.
+        """
         self.result.began_s = monotonic()
         try:
-            await asyncio.gather(*(self._connect() for _ in range(self.plan.sessions)))
+            await asyncio.gather(*(self._connect_first() for _ in range(self.plan.sessions)))
             if self.plan.rate_per_s:
                 self._tick()
             await self._done
@@ -253,9 +257,9 @@ class Load:
         """A session is missing: another one, after a pause, or the end where none is left."""
         self._lost_at_s = self._lost_at_s or monotonic()
         if monotonic() - self._lost_at_s < self.plan.reconnect_s:
-            self._connecting += 1
+            self.connecting += 1
             self._loop.call_later(AGAIN_AFTER_S, self._reconnect)
-        elif not self.sessions and not self._connecting and not self._done.done():
+        elif not self.sessions and not self.connecting and not self._done.done():
             self._done.set_result(None)
 
     def _reconnect(self) -> None:
@@ -263,15 +267,23 @@ class Load:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _connect_first(self) -> None:
+        try:
+            await self._connect()
+        except OSError:
+            if not self.plan.reconnect_s:
+                raise
+            self._come_back()
+
     async def _connect_again(self) -> None:
         try:
             if self._open:
                 await self._connect()
         except OSError:
-            self._connecting -= 1
+            self.connecting -= 1
             self._come_back()
         else:
-            self._connecting -= 1
+            self.connecting -= 1
             self._lost_at_s = 0.0
 
     async def _connect(self) -> None:

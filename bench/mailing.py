@@ -55,7 +55,8 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     persist: bool = False
     """A message refused with 4xx is tried again until it is taken."""
     reconnect_s: float = 0.0
-    """For so long after its first loss a session tries to come back; 0: a lost session stays lost."""
+    """For so long after its first loss a session tries to come back, also where nothing listens yet at the start;
+    0: a lost session stays lost."""
 
 
 class Message(NamedTuple):

@@ -101,6 +101,23 @@ async def test_lost_sessions_come_back_while_they_may():
         assert result.lost_sessions >= 4
 
 
+async def test_a_load_waits_for_a_server_that_is_not_there_yet():
+    """Its first connections are refused, as where the server dies between two loads; later ones are not."""
+    async with Sink([Profile(name="x", down=True)]) as sink:
+        provider = sink.profiles["x"]
+        load = Load(Plan(host=provider.address, port=provider.port, messages=20, sessions=2, reconnect_s=20.0))
+        running = asyncio.ensure_future(load.run())
+
+        async with asyncio.timeout(30):
+            while load.connecting < 2:
+                await asyncio.sleep(0)
+        await provider.set_down(False)
+        result = await running
+
+        assert sorted(result.accepted) == sorted(provider.ids())
+        assert len(result.accepted) == 20
+
+
 async def test_an_open_load_keeps_to_its_rate():
     """Messages are due at fixed times, whatever the server does; latency counts from then."""
     async with Sink([Profile(name="x")]) as sink:
