@@ -192,8 +192,7 @@ class Load:
         self._free: list[Session] = []
         self.sessions: set[Session] = set()
         """Those that are connected."""
-        self.connecting = 0
-        """Those that try to come back."""
+        self._connecting = 0
         self._all_closed = asyncio.Event()
         self._lost_at_s = 0.0
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -257,9 +256,9 @@ class Load:
         """A session is missing: another one, after a pause, or the end where none is left."""
         self._lost_at_s = self._lost_at_s or monotonic()
         if monotonic() - self._lost_at_s < self.plan.reconnect_s:
-            self.connecting += 1
+            self._connecting += 1
             self._loop.call_later(AGAIN_AFTER_S, self._reconnect)
-        elif not self.sessions and not self.connecting and not self._done.done():
+        elif not self.sessions and not self._connecting and not self._done.done():
             self._done.set_result(None)
 
     def _reconnect(self) -> None:
@@ -280,10 +279,10 @@ class Load:
             if self._open:
                 await self._connect()
         except OSError:
-            self.connecting -= 1
+            self._connecting -= 1
             self._come_back()
         else:
-            self.connecting -= 1
+            self._connecting -= 1
             self._lost_at_s = 0.0
 
     async def _connect(self) -> None:

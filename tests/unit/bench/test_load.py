@@ -105,12 +105,17 @@ async def test_a_load_waits_for_a_server_that_is_not_there_yet():
     """Its first connections are refused, as where the server dies between two loads; later ones are not."""
     async with Sink([Profile(name="x", down=True)]) as sink:
         provider = sink.profiles["x"]
-        load = Load(Plan(host=provider.address, port=provider.port, messages=20, sessions=2, reconnect_s=20.0))
-        running = asyncio.ensure_future(load.run())
+        were_refused = asyncio.Event()
 
-        async with asyncio.timeout(30):
-            while load.connecting < 2:
-                await asyncio.sleep(0)
+        class Watched(Load):
+            def _come_back(self) -> None:
+                super()._come_back()
+                were_refused.set()
+
+        plan = Plan(host=provider.address, port=provider.port, messages=20, sessions=2, reconnect_s=20.0)
+        running = asyncio.ensure_future(Watched(plan).run())
+
+        await asyncio.wait_for(were_refused.wait(), 30)
         await provider.set_down(False)
         result = await running
 
