@@ -16,6 +16,7 @@ class IdMaker:
         self._count = 0
         self._second = -1
         self._prefix = ""
+        self._middle = f"{self._process}{_PAIRS[0]}{_PAIRS[0]}"
 
     def make(self, wall_s: float) -> str:
         """The next id; ids of one process differ even where the clock stands still or goes back."""
@@ -25,10 +26,10 @@ class IdMaker:
         if second != self._second:
             self._second = second
             self._prefix = _base32(second, 7)
-        return (
-            f"{self._prefix}{_PAIRS[millisecond & 1023]}{self._process}"
-            f"{_PAIRS[count >> 20]}{_PAIRS[count >> 10 & 1023]}{_PAIRS[count & 1023]}"
-        )
+        low = count & 1023
+        if not low:
+            self._middle = f"{self._process}{_PAIRS[count >> 20]}{_PAIRS[count >> 10 & 1023]}"
+        return f"{self._prefix}{_PAIRS[millisecond & 1023]}{self._middle}{_PAIRS[low]}"
 
 
 def _base32(number: int, digits: int) -> str:

@@ -40,10 +40,11 @@ def stuff(content: bytes) -> bytes:
 
 def has_long_line(text: bytes) -> bool:
     """Whether a line of `text` is longer than 998 bytes; needs CRLF line ends. Looks at one byte in many."""
-    at, last = 0, len(text) - (TEXT_LINE_BYTES_MAX + 2)
+    at, longest = 0, TEXT_LINE_BYTES_MAX + 2
+    last = len(text) - longest
     while at <= last:
         # The line that begins at `at` is short enough if any LF is near; the last such LF begins the next look.
-        found = text.rfind(b"\n", at, at + TEXT_LINE_BYTES_MAX + 2)
+        found = text.rfind(b"\n", at, at + longest)
         if found < 0:
             return True
         at = found + 1

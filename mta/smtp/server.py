@@ -31,7 +31,7 @@ _DATA_BYTES = len(_DATA)
 
 # Bound once: to look a member up in an enum's class costs as much as a comparison.
 _READY, _SENDER, _RECIPIENTS = State.READY, State.SENDER, State.RECIPIENTS
-_CONTENT, _WAITING, _CLOSED = State.CONTENT, State.WAITING, State.CLOSED
+_CONTENT, _WAITING, _CLOSED, _SILENT = State.CONTENT, State.WAITING, State.CLOSED, State.SILENT
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -184,7 +184,7 @@ class ServerSession:
             self._keep(data)
         elif state is _CLOSED or not data:
             return
-        elif self._group_ended or state is State.SILENT:
+        elif self._group_ended or state is _SILENT:
             self._out_of_step()
         else:
             self._run(data)
@@ -352,8 +352,7 @@ class ServerSession:
         if args:
             self._refuse(replies.NO_ARGUMENT)
             return
-        self._content.begin()
-        self.state = _CONTENT
+        self.state = _CONTENT  # the receiver began anew when the last content had ended
         self._replies.append(replies.GO_AHEAD)
 
     def _rset(self, args: bytes) -> None:

@@ -29,6 +29,7 @@ FROM_BYTES_MAX = 4096  # of a From field that is looked at: the first address st
 MESSAGE_ID_CHARS_MAX = 500  # of a Message-ID that is told in events
 NAME_CHARS_MAX = 128  # of a tenant, campaign or pool
 FROM_CACHE_ENTRIES_MAX = 2048  # applications write few different From fields
+TRACE_CACHE_ENTRIES_MAX = 512  # clients at a time that hand in much
 
 _FIELD = re.compile(
     rb"\n((?i:from|date|message-id|received|x-mta-[!-9;-~]*+))[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)",
@@ -256,6 +257,26 @@ def message_id_header(unique: str, domain: str) -> bytes:
     return f"Message-ID: <{unique}@{domain}>\r\n".encode("ascii")
 
 
+@functools.lru_cache(TRACE_CACHE_ENTRIES_MAX)
+def _trace_origin(
+    hostname: str,
+    helo: str,
+    client: str,
+    is_esmtp: bool,
+    is_tls: bool,
+    is_authenticated: bool,
+    smtputf8: bool,
+    hidden: bool,
+) -> str:
+    """A trace line up to the id: the same for all messages of a session."""
+    protocol = "UTF8SMTP" if smtputf8 else "ESMTP" if is_esmtp else "SMTP"
+    if is_esmtp:
+        protocol += ("S" if is_tls else "") + ("A" if is_authenticated else "")
+    literal = f"IPv6:{client}" if ":" in client else client
+    origin = "" if hidden else f"from {helo} ([{literal}])\r\n\t"
+    return f"Received: {origin}by {hostname} with {protocol} id "
+
+
 def received_header(
     *,
     hostname: str,
@@ -275,11 +296,7 @@ def received_header(
     `client` is its IP address; `recipient` is named only where the message has no other; `hidden` leaves out who
     the client is, for listeners inside.
     """
-    protocol = "UTF8SMTP" if smtputf8 else "ESMTP" if is_esmtp else "SMTP"
-    if is_esmtp:
-        protocol += ("S" if is_tls else "") + ("A" if is_authenticated else "")
-    literal = f"IPv6:{client}" if ":" in client else client
-    origin = "" if hidden else f"from {helo} ([{literal}])\r\n\t"
+    origin = _trace_origin(hostname, helo, client, is_esmtp, is_tls, is_authenticated, smtputf8, hidden)
     target = f"\r\n\tfor <{recipient}>" if recipient else ""
-    line = f"Received: {origin}by {hostname} with {protocol} id {message_id}{target}; "
+    line = f"{origin}{message_id}{target}; "
     return line.encode("utf-8") + mail_date(now_s) + b"\r\n"
