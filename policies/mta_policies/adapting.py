@@ -98,7 +98,7 @@ class Adapting:
         """The provider complained. `pace`: messages a second that this owner really sent to the site lately, on
         whatever paths; 0.0: not known. -> None: that was the same trouble as the last complaint."""
         firing = self._firing(key)
-        allowed = firing.state["rate"] if firing else self.law.ceiling
+        allowed = min(firing.state["rate"], self.law.ceiling) if firing else self.law.ceiling
         if firing is not None:
             window = self._window(key, now_s)
             window.count += 1
@@ -137,11 +137,11 @@ class Adapting:
         is_cautious = rate >= CAUTION_FROM * hurt and 0 <= now_s - state["hurt_s"] < CALM_S
         step = hurt * self.law.increase * (self.law.caution if is_cautious else 1.0)
         window.gained += step / self.share.of
-        raised = rate + window.gained
+        raised = max(rate + window.gained, self.law.floor)
         if raised >= self.law.ceiling:
             del self._windows[key]
             return self._firings.end(firing.id, now_s, f"back at {nearest(self.law.ceiling)}")
-        if window.gained < TOLD_SHARE * rate:
+        if raised - rate < TOLD_SHARE * rate:
             return None
         window.gained = 0.0
         state = state | {"rate": raised, "hurt": max(hurt, raised), "since_s": now_s}

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mta_policies.local_time import Zones, period
-from mta_policies.quota import AHEAD_SHARE, PERIODS_KEPT
+from mta_policies.local_time import Zones
+from mta_policies.quota import AHEAD_SHARE, PERIODS_KEPT, Periods
 from mta_policies.schema import Quota
 
 AGAIN_S = 60.0  # an account that is used up is asked again so often: others may have given back
@@ -74,38 +74,23 @@ class Accounts:
         self._drawn.update({key: dict(periods) for key, periods in drawn.items()})
 
 
-class Allotment:
-    """One worker's part of one quota: ask before, tell after; `draw` says what to ask the account for."""
+class Allotment(Periods):
+    """One worker's part of one quota: what was drawn and not used. Ask before, tell after; `draw` says what to ask the
+    account for."""
 
-    __slots__ = (
-        "_asked",
-        "_dry_until_s",
-        "_end_s",
-        "_left",
-        "_portion",
-        "_start_s",
-        "_used_s",
-        "_wants",
-        "_zones",
-        "key",
-        "quota",
-    )
+    __slots__ = ("_asked", "_dry_until_s", "_portion", "_used_s", "_wants", "key")
 
     def __init__(self, key: str, quota: Quota, owners: int, zones: Zones, now_s: float, *, portion: int = 0) -> None:
         """`owners`: how many workers share it; together they hold a hundredth ahead of time, or each a `portion`."""
+        super().__init__(quota, zones, now_s)
         self.key = key
-        self.quota = quota
         self._portion = portion or max(1, quota.count // AHEAD_SHARE // owners)
-        self._zones = zones
-        self._left: dict[int, int] = {}
-        """Start of a period -> what was drawn and not used."""
-        self._start_s = self._end_s = 0
         self._asked: int | None = None
         """The period of a draw that is under way."""
         self._wants = False
         self._dry_until_s = 0.0
+        """The account had no more for this period; until then it is not asked again."""
         self._used_s = now_s
-        self._look(now_s)
 
     @property
     def wants(self) -> bool:
@@ -115,7 +100,7 @@ class Allotment:
     def free(self, now_s: float) -> int:
         """How many more may go now."""
         self._look(now_s)
-        return max(0, self._left.get(self._start_s, 0))
+        return max(0, self._counts.get(self._start_s, 0))
 
     def wait_s(self, now_s: float) -> float:
         """0.0: one more may go; else seconds until it is worth asking again: the next period, where this one is used
@@ -130,17 +115,12 @@ class Allotment:
     def is_used_up(self, now_s: float) -> bool:
         """The account had no more for this period."""
         self._look(now_s)
-        return self._left.get(self._start_s, 0) <= 0 and now_s < self._dry_until_s
-
-    def ends_s(self, now_s: float) -> float:
-        """When this period ends."""
-        self._look(now_s)
-        return float(self._end_s)
+        return self._counts.get(self._start_s, 0) <= 0 and now_s < self._dry_until_s
 
     def take(self, now_s: float) -> None:
         """One went, of the period that was looked at last; only where `free` says so: else it is a debt."""
-        left = self._left.get(self._start_s, 0) - 1
-        self._left[self._start_s] = left
+        left = self._counts.get(self._start_s, 0) - 1
+        self._counts[self._start_s] = left
         self._used_s = now_s
         self._wants = self._wants or (left != 0 and left <= self._portion // 2)
 
@@ -150,7 +130,7 @@ class Allotment:
         if self._asked is not None or not self._wants:
             return None
         self._wants = False
-        wanted = self._portion - self._left.get(self._start_s, 0)
+        wanted = self._portion - self._counts.get(self._start_s, 0)
         if wanted <= 0 or now_s < self._dry_until_s:
             return None
         self._asked = self._start_s
@@ -164,7 +144,7 @@ class Allotment:
         """The account's answer is safe on disk."""
         self._asked = None
         if got > 0:
-            self._left[start_s] = self._left.get(start_s, 0) + got
+            self._counts[start_s] = self._counts.get(start_s, 0) + got
             self._used_s = now_s
         elif start_s == self._start_s:
             self._dry_until_s = now_s + AGAIN_S
@@ -172,22 +152,16 @@ class Allotment:
     def give_back(self, now_s: float, *, is_all: bool = False) -> Draw | None:
         """What was idle for long, or is not needed any more (`is_all`), goes back to the account, once."""
         self._look(now_s)
-        left = self._left.get(self._start_s, 0)
+        left = self._counts.get(self._start_s, 0)
         if left <= 0 or not (is_all or abs(now_s - self._used_s) > IDLE_S):
             return None
-        del self._left[self._start_s]
+        del self._counts[self._start_s]
         return self._draw(self._start_s, -left)
 
     def _draw(self, start_s: int, wanted: int) -> Draw:
         return Draw(self.key, start_s, self._end_s, self.quota.count, wanted)
 
     def _look(self, now_s: float) -> None:
-        """Another period, where this one is over or the clock was set back."""
-        if self._start_s <= now_s < self._end_s:
-            return
-        start_s, end_s = period(self.quota.per, self._zones(self.quota.zone), now_s)
-        self._start_s, self._end_s = int(start_s), int(end_s)
-        self._dry_until_s = 0.0
-        self._left[self._start_s] = self._left.pop(self._start_s, 0)
-        while len(self._left) > PERIODS_KEPT:
-            del self._left[next(iter(self._left))]
+        if not self._start_s <= now_s < self._end_s:
+            self._dry_until_s = 0.0
+            super()._look(now_s)

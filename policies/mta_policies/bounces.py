@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from mta_policies.answers import Answer
+from mta_policies.needles import needles
 
 BAD_MAILBOX: Final = "bad-mailbox"
 BAD_DOMAIN: Final = "bad-domain"
@@ -79,10 +80,12 @@ class Words(NamedTuple):
     """Searched for in the text in lower case."""
     codes: str = "45"
     """First digits of the codes for which it holds."""
+    needles: tuple[str, ...] = ()
+    """See `mta_policies.needles`."""
 
 
 def _words(label: str, category: str, *patterns: str, codes: str = "45") -> Words:
-    return Words(label, category, re.compile("|".join(patterns)), codes)
+    return Words(label, category, re.compile("|".join(patterns)), codes, needles(patterns))
 
 
 _SOMEBODY = r"(?:user|mailbox|recipient|rcpt|address|account|addressee|e-?mail|inbox)"
@@ -347,7 +350,16 @@ def _name(code: int, enhanced: str, text: str, stage: str, from_peer: bool) -> s
 
 
 def _found(rows: tuple[Words, ...], text: str, digit: str) -> str:
-    return next((row.category for row in rows if digit in row.codes and row.pattern.search(text)), "")
+    for _, category, pattern, codes, needed in rows:
+        if needed:
+            for needle in needed:
+                if needle in text:
+                    break
+            else:
+                continue
+        if digit in codes and pattern.search(text):
+            return category
+    return ""
 
 
 def _subject_and_detail(enhanced: str) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class CrossLimit(msgspec.Struct, frozen=True):
     ] = ()
     quota: Annotated[
         Quota | None,
-        about('Messages in a calendar day: { count = 300000, per = "day", zone = "Asia/Tokyo" }.'),
+        about('Messages in a calendar hour, day, week or month: { count = 300000, per = "day", zone = "Asia/Tokyo" }.'),
     ] = None
     window: Annotated[
         Windows,

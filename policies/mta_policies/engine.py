@@ -47,6 +47,14 @@ class Verdict(NamedTuple):
         return [change.firing for change in self.changes if change.firing is not None]
 
 
+class Counts(NamedTuple):
+    """What deliveries that go one way count for, looked up once; holds until the judge's `epoch` is another one."""
+
+    epoch: object
+    tables: tuple[tuple[Table, str], ...]
+    """What is counted, and the scope key by which."""
+
+
 def unknown_pace() -> float:
     """Nobody knows how fast was sent."""
     return 0.0
@@ -73,10 +81,13 @@ class Judge:
         self._triggers.keep(set().union(*(rules.triggers for rules in tables)))
         watches = [watch for rules in tables for watch in rules.watches]
         self._watches: dict[Rules, list[tuple[str, Table, str]]] = {}
-        self._hears_rows = any(watch.trigger.consecutive for watch in watches)
+        self.epoch = object()
+        """Another one whenever `Counts` are to be asked for anew."""
+        self._rows = [self._triggers.table(watch.rule, watch.trigger) for watch in watches if watch.trigger.consecutive]
         self._hears_shares = any(watch.trigger.share for watch in watches)
-        self._hears_all = False
-        self._hears_messages = bool(policy.tenants_with_rules) or any(
+        self.hears_ways = False
+        """Whether rules want to hear of every delivery; it changes with what was judged."""
+        self._counts_messages = bool(policy.tenants_with_rules) or any(
             watch.scope not in POOL_SCOPES for watch in watches
         )
         law = Law.of(policy.adapt, policy.limits) if policy.adapt.on else None
@@ -91,12 +102,14 @@ class Judge:
     @property
     def listens(self) -> bool:
         """Whether `delivered` is to be told; it changes with what was judged."""
-        return self._hears_all or (self._adapting is not None and self._adapting.listens)
+        return self.hears_ways or (self._adapting is not None and self._adapting.listens)
 
     @property
     def hears_messages(self) -> bool:
-        """Whether `delivered` wants to know whose message it was; else source, site and provider will do."""
-        return self._hears_messages or (self._adapting is not None and self._adapting.listens)
+        """Whether it is `delivered` that is to be told, with whose message it was; else `taken`, for all that go one
+        way."""
+        adapting = self._adapting
+        return (self._counts_messages and self.hears_ways) or (adapting is not None and adapting.listens)
 
     def judge(
         self, answer: Answer, subject: Subject, now_s: float, pace: Callable[[], float] = unknown_pace
@@ -120,14 +133,28 @@ class Judge:
 
     def delivered(self, subject: Subject, now_s: float) -> tuple[Change, ...]:
         """A message was taken: it ends rows and counts in shares."""
-        if self._hears_all:
+        if self.hears_ways:
             self._tell_others(self.policy.for_tenant(subject.tenant).rules, "", subject, now_s)
-            if self._hears_rows:
-                self._listen()
+            self._listen()
         if self._adapting is None or not self._adapting.listens:
             return ()
         eased = self._adapting.delivered(scope_key(PATH, subject), now_s)
         return (eased,) if eased is not None else ()
+
+    def counts(self, subject: Subject) -> Counts:
+        """What deliveries of this source to this site count for; to be asked where not `hears_messages`."""
+        watched = self._watched(self.policy.for_tenant(subject.tenant).rules)
+        keys = ((table, scope_key(scope, subject)) for _, table, scope in watched)
+        return Counts(self.epoch, tuple((table, key) for table, key in keys if key))
+
+    def taken(self, counts: Counts, now_s: float) -> bool:
+        """As `delivered`, where not `hears_messages`; -> whether it still `hears_ways`."""
+        for table, key in counts.tables:
+            if table.is_share or table.cells:
+                table.other(key, now_s)
+        if self._rows:
+            self._listen()
+        return self.hears_ways
 
     def forget(self, rule: str, key: str) -> None:
         """Somebody cancelled what this rule did to this scope key: its count begins anew."""
@@ -135,13 +162,13 @@ class Judge:
 
     def _listen(self) -> None:
         """Rows that nobody is in need no telling."""
-        self._hears_all = self._hears_shares or (self._hears_rows and self._triggers.cells > 0)
+        self.hears_ways = self._hears_shares or bool([table for table in self._rows if table.cells])
 
     def _tell_others(self, rules: Rules, matched: str, subject: Subject, now_s: float) -> None:
         """An answer about a message is one that all but the rule that matched count as another's."""
         for rule, table, scope in self._watched(rules):
-            if rule != matched and (table.cells or table.trigger.share) and (key := scope_key(scope, subject)):
-                table.hit(key, now_s, False)
+            if rule != matched and (table.is_share or table.cells) and (key := scope_key(scope, subject)):
+                table.other(key, now_s)
 
     def _watched(self, rules: Rules) -> list[tuple[str, Table, str]]:
         """The rules that hear all answers, with what they have counted."""

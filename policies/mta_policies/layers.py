@@ -26,9 +26,6 @@ T = TypeVar("T")
 DEFAULT = "default"
 """The name of the policy that is under all others."""
 
-BUILT_IN = "built in"
-"""Where a value comes from that no file says."""
-
 FILE_BYTES_MAX = 1_000_000  # a policy is a page of text; more is a mistake of who named the folder
 
 POLICIES_KEPT = 128
@@ -101,8 +98,7 @@ class PolicySet:
 
     def origin(self, policy_name: str, path: tuple[str, ...], source_name: str = "", tenant: str = "") -> str:
         """Where a value in force was written: "policies/google.toml:12"; "built in" where no file says it."""
-        place = self.policies[policy_name].tenant_tree(tenant, source_name).origin(path)
-        return str(place) if place else BUILT_IN
+        return self.policies[policy_name].tenant_tree(tenant, source_name).written(path)
 
 
 def shipped_directory() -> Path:
@@ -273,7 +269,7 @@ def _policy(name: str, layers: _Files, default_layers: _Files, own: _OfTenants, 
         trees = {tenant: _laid(file).result for tenant, file in own}
     else:
         below = _below(default_layers)
-        reader = Reader(overlay(below.values, _joined(layers)).with_below("rule", below.rules), below.known)
+        reader = Reader(overlay(below.values, _joined(layers)).with_below("rule", below.rules, "when"), below.known)
         trees = _of_tenants(dict(own), dict(for_all))
     file = reader.read(PolicyFile)
     if name == DEFAULT and "match" in reader.tree.data:
@@ -288,7 +284,7 @@ def _of_tenants(own: Mapping[str, _File], for_all: Mapping[str, _File]) -> dict[
     trees = {}
     for tenant in sorted(own.keys() | for_all.keys()):
         tree, *lower = (_laid(files[tenant]).result for files in (own, for_all) if tenant in files)
-        trees[tenant] = overlay(lower[0], tree.with_below("rule", lower[0])) if lower else tree
+        trees[tenant] = overlay(lower[0], tree.with_below("rule", lower[0], "when")) if lower else tree
     return trees
 
 
@@ -309,7 +305,7 @@ def _joined(layers: _Files) -> Tree:
     trees = [layer.tree for layer in layers]
     tree = trees[0] if trees else Tree({}, {})
     for upper in trees[1:]:
-        tree = overlay(tree, upper.with_below("rule", tree))
+        tree = overlay(tree, upper.with_below("rule", tree, "when"))
     return tree.without("test")
 
 

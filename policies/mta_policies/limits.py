@@ -10,6 +10,7 @@ it. Several rates at once are several such numbers, and the slowest decides.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -54,7 +55,7 @@ WHOLE: Final = Share()
 class Bucket:
     """One rate of one owner. Begins full: the first burst may go at once."""
 
-    __slots__ = ("_ahead_s", "_since_s", "_taken", "interval_s", "rate")
+    __slots__ = ("_ahead_s", "_even_s", "_since_s", "_taken", "interval_s", "rate")
 
     def __init__(self, rate: Rate, share: Share, now_s: float) -> None:
         self.rate = rate
@@ -63,25 +64,29 @@ class Bucket:
         self._ahead_s = (max(1.0, per_second * BURST_S) - 1.0) * self.interval_s
         # The time at which all would have been sent evenly is since + taken * interval: counted, not added up, so that
         # no rounding gathers over millions of messages.
-        self._since_s = now_s
-        self._taken = 0.0
+        self._set(now_s, 0.0)
+
+    def _set(self, since_s: float, taken: float) -> None:
+        self._since_s = since_s
+        self._taken = taken
+        self._even_s = since_s + taken * self.interval_s
 
     def wait_s(self, now_s: float) -> float:
-        wait_s = self._since_s + self._taken * self.interval_s - self._ahead_s - now_s
+        wait_s = self._even_s - self._ahead_s - now_s
         return wait_s if wait_s > _ROUNDING_S else 0.0
 
     def take(self, now_s: float) -> None:
-        if self._since_s + self._taken * self.interval_s > now_s:
-            self._taken += 1.0
+        if self._even_s > now_s:
+            self._taken = taken = self._taken + 1.0
+            self._even_s = self._since_s + taken * self.interval_s
         else:
-            self._since_s = now_s
-            self._taken = 1.0
+            self._set(now_s, 1.0)
 
     def take_many(self, count: int, now_s: float) -> None:
         """So many went, the last of them now; the others counted as late as that."""
         if count:
             self.take(now_s)
-            self._taken += count - 1
+            self._set(self._since_s, self._taken + count - 1)
 
     def free(self, now_s: float) -> int:
         """How many may go at this moment."""
@@ -101,8 +106,7 @@ class Bucket:
     def use(self, used: float, now_s: float) -> None:
         """Goes on where another bucket was: so many more of the burst are used up, at most all of it."""
         burst = 1.0 + self._ahead_s / self.interval_s
-        self._taken = min(self.used(now_s) + used, burst)
-        self._since_s = now_s
+        self._set(now_s, min(self.used(now_s) + used, burst))
 
 
 State = dict[str, list[float]]
@@ -115,19 +119,20 @@ class Meter:
     __slots__ = (
         "_connection_buckets",
         "_rate_bucket",
-        "_rate_buckets",
         "connections_max",
         "connections_open",
         "has_rate",
         "is_unlimited",
         "limits",
+        "rate_buckets",
         "share",
     )
 
     def __init__(self, limits: Limits, share: Share, now_s: float) -> None:
         self.connections_open = 0
         self._connection_buckets: tuple[Bucket, ...] = ()
-        self._rate_buckets: tuple[Bucket, ...] = ()
+        self.rate_buckets: tuple[Bucket, ...] = ()
+        """Of transactions; others after each `change`."""
         self._set(limits, share, now_s)
 
     def _set(self, limits: Limits, share: Share, now_s: float) -> None:
@@ -135,9 +140,9 @@ class Meter:
         self.share = share
         self.connections_max: float = share.count(limits.connections) if limits.connections else math.inf
         self._connection_buckets = tuple(Bucket(rate, share, now_s) for rate in limits.connection_rate)
-        self._rate_buckets = tuple(Bucket(rate, share, now_s) for rate in limits.rate)
-        self._rate_bucket = self._rate_buckets[0] if len(self._rate_buckets) == 1 else None
-        self.has_rate = bool(self._rate_buckets)
+        self.rate_buckets = tuple(Bucket(rate, share, now_s) for rate in limits.rate)
+        self._rate_bucket = self.rate_buckets[0] if len(self.rate_buckets) == 1 else None
+        self.has_rate = bool(self.rate_buckets)
         """Where False, `transaction_wait_s` and `transaction` need not be called."""
         self.is_unlimited = not (self.has_rate or self._connection_buckets or limits.connections)
         """Where True, nothing ever waits; `opened` and `closed` are still to be told, for a reload may set limits."""
@@ -167,7 +172,7 @@ class Meter:
         if self._rate_bucket is not None:
             return self._rate_bucket.wait_s(now_s)
         wait_s = 0.0
-        for bucket in self._rate_buckets:
+        for bucket in self.rate_buckets:
             wait_s = max(wait_s, bucket.wait_s(now_s))
         return wait_s
 
@@ -176,7 +181,7 @@ class Meter:
         if self._rate_bucket is not None:
             self._rate_bucket.take(now_s)
             return
-        for bucket in self._rate_buckets:
+        for bucket in self.rate_buckets:
             bucket.take(now_s)
 
     def change(self, limits: Limits, share: Share, now_s: float) -> None:
@@ -187,20 +192,36 @@ class Meter:
         state = self.state(now_s)
         self._set(limits, share, now_s)
         _go_on(self._connection_buckets, state.get("connection_rate", []), now_s)
-        _go_on(self._rate_buckets, state.get("rate", []), now_s)
+        _go_on(self.rate_buckets, state.get("rate", []), now_s)
 
     def state(self, now_s: float) -> State:
         """What the next owner must know. Connections are not in it: an owner closes its own before it hands over."""
         return {
             "connection_rate": [bucket.used(now_s) for bucket in self._connection_buckets],
-            "rate": [bucket.used(now_s) for bucket in self._rate_buckets],
+            "rate": [bucket.used(now_s) for bucket in self.rate_buckets],
         }
 
     def restore(self, state: State, now_s: float) -> None:
         """Goes on where another owner was; of several (two owners become one) what they used adds up: never a fresh
         burst."""
         _go_on(self._connection_buckets, state.get("connection_rate", []), now_s)
-        _go_on(self._rate_buckets, state.get("rate", []), now_s)
+        _go_on(self.rate_buckets, state.get("rate", []), now_s)
+
+
+def may_begin(meters: Sequence[Meter], now_s: float) -> bool:
+    """Whether no rate of any of them keeps the next transaction waiting."""
+    for meter in meters:
+        for bucket in meter.rate_buckets:
+            if bucket._even_s - bucket._ahead_s - now_s > _ROUNDING_S:  # as `wait_s`, without a call for each
+                return False
+    return True
+
+
+def begin(meters: Sequence[Meter], now_s: float) -> None:
+    """A MAIL is being said that counts for all of them."""
+    for meter in meters:
+        for bucket in meter.rate_buckets:
+            bucket.take(now_s)
 
 
 def _go_on(buckets: tuple[Bucket, ...], used: list[float], now_s: float) -> None:

@@ -67,11 +67,17 @@ def parse(text: str, file: str) -> Document:
     return Document(file, data, _Scanner(text).scan())
 
 
+_PART_CHARS_MIN = 3  # of a name, to be taken for a part of a longer one
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to put behind "unknown name": the known one that looks most like it, or all where there are few."""
+    """A hint to put behind "unknown name": the known one that looks most like it, the only one that it is a part of, or
+    all where there are few."""
     names = sorted(known)
-    if close := difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]}?"
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    longer = [one for one in names if len(name) >= _PART_CHARS_MIN and name.lower() in one]
+    if close or len(longer) == 1:
+        return f"; did you mean {[*close, *longer][0]}?"
     if not names:
         return "; there is none"
     if len(names) <= 12:

@@ -127,7 +127,7 @@ class Policy:
         of the policy, whose rules come after its own."""
         tree = self.source_tree(source_name)
         own = self.tenant_trees.get(tenant)
-        return overlay(tree, own.with_below("rule", tree)) if own is not None else tree
+        return overlay(tree, own.with_below("rule", tree, "when")) if own is not None else tree
 
     def rule_origin(self, name: str, tenant: str = "") -> str:
         """Where a rule was written: "policies/google.toml:30"; "" where there is none of this name."""

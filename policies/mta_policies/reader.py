@@ -56,9 +56,9 @@ def form(one: Form[T]) -> msgspec.Meta:
     return msgspec.Meta(extra={"form": one})
 
 
-def about(description: str, *, not_yet: str = "") -> msgspec.Meta:
-    """Puts its text on a field; `not_yet`: what the reader warns of where the key is given."""
-    return msgspec.Meta(description=description, extra={"not_yet": not_yet} if not_yet else {})
+def about(description: str) -> msgspec.Meta:
+    """Puts its text on a field."""
+    return msgspec.Meta(description=description)
 
 
 class Key:
@@ -69,15 +69,12 @@ class Key:
         self.name = field.encode_name
         self.required = field.required
         self.description = ""
-        self.not_yet = ""
         self.form: Form[object] | None = None
         self._field = field
         kind = field.type
         while isinstance(kind, inspect.Metadata):
             self.description = (kind.extra_json_schema or {}).get("description", self.description)
-            extra = kind.extra or {}
-            self.not_yet = extra.get("not_yet", self.not_yet)
-            self.form = extra.get("form", self.form)
+            self.form = (kind.extra or {}).get("form", self.form)
             kind = kind.type
         self.kind = kind
         item = kind.item_type if isinstance(kind, inspect.VarTupleType) else None
@@ -168,8 +165,6 @@ class Reader:
         for key in keys.values():
             here = (*path, key.name)
             if key.name in given:
-                if key.not_yet:
-                    self.warn(here, key.not_yet)
                 values[key.field_name] = self._value(
                     key.kind, key.form, given[key.name], here, partial(self._default, key)
                 )

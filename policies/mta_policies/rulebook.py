@@ -184,7 +184,13 @@ _SCOPES_WITH_CONNECTIONS = frozenset({"source", "netblock", "site", "provider"})
 class Rule(msgspec.Struct, frozen=True):
     """What to do about a kind of reply. The first that matches wins."""
 
-    name: Annotated[RuleName, about("A name; the rule takes the place of a shipped one that has it.")]
+    name: Annotated[
+        RuleName,
+        about(
+            "A name. A shipped rule of this name is not tried; without a `when` this one has its condition, and stands"
+            " in its place."
+        ),
+    ]
     when: Annotated[When, about("Which replies.")] = When()
     trigger: Annotated[
         Trigger,
@@ -195,7 +201,7 @@ class Rule(msgspec.Struct, frozen=True):
     ] = EVERY_MATCH
     then: Annotated[
         tuple[Action, ...],
-        about("What is done; []: nothing, and no other rule is asked: so a shipped rule is switched off."),
+        about("What is done; []: nothing, and no other rule is asked: so a shipped rule is switched off by its name."),
     ] = ()
 
     def trigger_of(self, action: Action) -> Trigger:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mta_policies.answers import MESSAGE_STAGES, Answer
 from mta_policies.match import Index
+from mta_policies.needles import is_plain, needles
 from mta_policies.rulebook import Rule, Trigger
 
 TEXT_CHARS_MAX = 1_000  # of a reply; what is searched for in it may be written by anybody, and what it is in, too
@@ -28,10 +29,18 @@ class Watch(NamedTuple):
     scope: str
 
 
+class _Text(NamedTuple):
+    """What is searched for."""
+
+    pattern: re.Pattern[str]
+    needles: tuple[str, ...]
+    """See `mta_policies.needles`."""
+
+
 class _Candidate(NamedTuple):
     rule: Rule
     hosts: Index | None
-    texts: tuple[re.Pattern[str], ...]
+    texts: tuple[_Text, ...]
 
 
 class Rules:
@@ -60,8 +69,9 @@ class Rules:
                 self._remembered.clear()
             self._remembered[which] = left
         text = answer.text if len(answer.text) <= TEXT_CHARS_MAX else answer.text[:TEXT_CHARS_MAX]
+        words = text.lower() if is_plain(text) else None
         for rule, hosts, texts in left:
-            if texts and not any(pattern.search(text) for pattern in texts):
+            if texts and not _is_found(texts, text, words):
                 continue
             if hosts is None or hosts.find(answer.host.lower().rstrip(".")):
                 return rule
@@ -73,7 +83,7 @@ class Rules:
         left: list[_Candidate] = []
         for rule, hosts in zip(self.in_order, self._hosts, strict=True):
             if _is_candidate(rule, answer, category):
-                left.append(_Candidate(rule, hosts, tuple(map(_search, rule.when.text))))
+                left.append(_Candidate(rule, hosts, tuple(map(_text, rule.when.text))))
                 if not rule.when.text and hosts is None:
                     break
         return tuple(left)
@@ -88,9 +98,23 @@ def _hosts(rule: Rule) -> Index | None:
 
 
 @lru_cache(maxsize=2048)
-def _search(pattern: str) -> re.Pattern[str]:
+def _text(pattern: str) -> _Text:
     """Policies share default's rules, so each pattern is compiled once for all of them."""
-    return re.compile(pattern, re.IGNORECASE)
+    return _Text(re.compile(pattern, re.IGNORECASE), needles([pattern]))
+
+
+def _is_found(texts: tuple[_Text, ...], text: str, words: str | None) -> bool:
+    """Whether any of them is in a text; `words`: it in lower case, None where needles say nothing of it."""
+    for pattern, needed in texts:
+        if needed and words is not None:
+            for needle in needed:
+                if needle in words:
+                    break
+            else:
+                continue
+        if pattern.search(text):
+            return True
+    return False
 
 
 def _is_candidate(rule: Rule, answer: Answer, category: str) -> bool:

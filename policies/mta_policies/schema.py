@@ -36,7 +36,7 @@ class Quota(msgspec.Struct, frozen=True):
     """So many messages in a calendar hour, day, week (from Monday) or month of a time zone."""
 
     count: Annotated[Annotated[int, Meta(ge=1)], about("Messages.")]
-    per: Annotated[Literal["hour", "day", "week", "month"], about("What the count is for.")] = "day"
+    per: Annotated[Literal["hour", "day", "week", "month"], about("hour, day, week or month.")] = "day"
     zone: Annotated[str, about('Where the day begins at midnight, such as "Asia/Tokyo".')] = "UTC"
 
 
@@ -58,8 +58,9 @@ class Limits(msgspec.Struct, frozen=True):
     quota: Annotated[
         Quota | None,
         about(
-            'Transactions in a calendar day, counted at MAIL: { count = 300000, per = "day", zone = "Asia/Tokyo" };'
-            " what was used outlives a restart, whoever sends, and owners share it as they need it."
+            'Transactions in a calendar hour, day, week or month, counted at MAIL: { count = 300000, per = "day",'
+            ' zone = "Asia/Tokyo" }; what was used outlives a restart, whoever sends, and owners share it as they'
+            " need it."
         ),
     ] = None
     window: Annotated[

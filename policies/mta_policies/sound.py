@@ -11,7 +11,7 @@ from mta_policies.bounces import CATEGORIES
 from mta_policies.located import Keys, Problem, nearest
 from mta_policies.policy import Policy
 from mta_policies.reader import Reader
-from mta_policies.rulebook import check_rules
+from mta_policies.rulebook import When, check_rules
 from mta_policies.schema import Limits, PolicyFile, Retry
 from mta_policies.tenants import TenantFile, check_scopes
 from mta_policies.tree import Tree, is_list_of_tables
@@ -24,6 +24,8 @@ _SHARED_KEYS = frozenset({"connections", "connection_rate", "rate", "quota", "wi
 
 _SOURCE_KEYS = ("limits", "source_limits", "retry")
 
+EVERY_REPLY = "rule {} has no `when`, so it takes every reply and no rule below it is asked"
+
 
 def check(reader: Reader, policy: Policy, file: PolicyFile) -> None:
     """A policy, with what it says for some sources."""
@@ -34,6 +36,7 @@ def check(reader: Reader, policy: Policy, file: PolicyFile) -> None:
         _check_zones(reader, (table,), limits)
     _check_levels(reader)
     check_rules(reader, file.rules)
+    _check_every_reply(reader, policy)
     _check_owners_of_slow(reader, policy)
     _check_adapt(reader, file)
     for pattern in policy.source_patterns:
@@ -135,6 +138,21 @@ def _check_share(reader: Reader, path: Keys, limits: Limits, owners: int, files:
                     "after a pause each may begin with one at the same moment"
                 )
                 reader.warn((*path, key), text)
+
+
+def _check_every_reply(reader: Reader, policy: Policy) -> None:
+    """A rule without a condition, before others: these are never asked about what the other side says."""
+    names = [rule.name for rule in policy.rulebook]
+    for i, rule in enumerate(policy.rulebook[:-1]):
+        if rule.when == When() and reader.tree.place(("rule", i)).file in policy.files:
+            hint = nearest(rule.name, names[i + 1 :])
+            hint = hint if "did you mean" in hint else ""
+            reader.warn(("rule", i), EVERY_REPLY.format(rule.name) + hint)
+    for tree in policy.tenant_trees.values():
+        rules = tree.data.get("rule")
+        for i, table in enumerate(rules if is_list_of_tables(rules) else []):
+            if not table.get("when") and table.get("name") not in names:
+                reader.warnings.append(tree.problem(("rule", i), EVERY_REPLY.format(table.get("name"))))
 
 
 def _check_owners_of_slow(reader: Reader, policy: Policy) -> None:

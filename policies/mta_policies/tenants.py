@@ -5,14 +5,15 @@
 rules come before all others and act on nobody else's mail.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import field
+from msgspec import field, structs
 
 from mta_policies.forms import Bytes, Count, Rates, Windows
 from mta_policies.reader import Reader, about
-from mta_policies.rulebook import ACTION_KEYS, TENANT_DEFAULT_SCOPE, TENANT_SCOPES, Rule, TestCase
+from mta_policies.rulebook import ACTION_KEYS, TENANT_DEFAULT_SCOPE, TENANT_SCOPES, Rule, TestCase, When
 from mta_policies.rules import Rules
 from mta_policies.schema import Limits, Quota, Retry
 from mta_policies.tree import Table, Tree, is_list_of_tables
@@ -25,7 +26,7 @@ class TenantLimits(msgspec.Struct, frozen=True):
     rate: Annotated[Rates, about('Transactions, as in [limits]: "20/s"; "none": no limit.')] = ()
     recipients_per_transaction: Annotated[Count, about("RCPTs in one transaction; 0: no limit.")] = 0
     message_size_max: Annotated[Bytes, about('Larger messages are not tried and bounce: "3MB"; "0B": no limit.')] = 0
-    quota: Annotated[Quota | None, about("Messages in a calendar day, as in [limits].")] = None
+    quota: Annotated[Quota | None, about("Messages in a calendar hour, day, week or month, as in [limits].")] = None
     window: Annotated[Windows, about("When this tenant's mail may go, as in [limits].")] = ()
 
     def as_limits(self) -> Limits:
@@ -66,10 +67,22 @@ def for_tenant(tree: Tree, below: tuple[Rule, ...], rules: Rules) -> ForTenant:
     """What the files of one tenant, read before and found right, make of a policy with these rules."""
     file = Reader(tree).read(TenantFile)
     if file.rules:
-        own = {rule.name for rule in file.rules}
-        rules = Rules((*file.rules, *(rule for rule in below if rule.name not in own)))
+        rules = Rules(tuple(_over(file.rules, below)))
     retry = tree.branch(("retry",))
     return ForTenant(file.limits.as_limits(), rules, retry.under("retry") if retry.data else None)
+
+
+def _over(rules: Sequence[Rule], below: Sequence[Rule]) -> Iterator[Rule]:
+    """A tenant's rules before those below, as `Tree.with_below` lays them: one without a condition is the rule of its
+    name there with other actions."""
+    named = {rule.name: rule for rule in rules}
+    same = {
+        rule.name: structs.replace(named[rule.name], when=rule.when)
+        for rule in below
+        if rule.name in named and rule.when != When() == named[rule.name].when
+    }
+    yield from (rule for rule in rules if rule.name not in same)
+    yield from (same.get(rule.name, rule) for rule in below if rule.name in same or rule.name not in named)
 
 
 def with_scopes(tree: Tree) -> Tree:

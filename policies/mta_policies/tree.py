@@ -11,6 +11,9 @@ from mta_policies.located import Document, Keys, Place, Problem
 
 Table = dict[str, object]
 
+BUILT_IN = "built in"
+"""In place of where a value was written, where no file says it."""
+
 
 class Tree(NamedTuple):
     """Values and where each was written. Trees are never changed, only made from others."""
@@ -28,6 +31,11 @@ class Tree(NamedTuple):
     def origin(self, path: Keys) -> Place | None:
         """Where exactly this value was written; None where no file says it."""
         return self.places.get(path)
+
+    def written(self, path: Keys) -> str:
+        """The same in words: "mta.toml:12", or `BUILT_IN`."""
+        place = self.origin(path)
+        return str(place) if place else BUILT_IN
 
     def problem(self, path: Keys, message: str) -> Problem:
         return Problem(*self.place(path), message)
@@ -69,22 +77,36 @@ class Tree(NamedTuple):
         names = [table.get("name") for table in tables] if is_list_of_tables(tables) else []
         return names.index(name) if name in names else None
 
-    def with_below(self, key: str, lower: "Tree") -> "Tree":
-        """The same tree, in whose list of tables `key` the lower one's follow, but for those with a name of its own."""
+    def with_below(self, key: str, lower: "Tree", kept: str) -> "Tree":
+        """The same tree, in whose list of tables `key` the lower one's follow, but for those with a name of its own.
+
+        A table of its own that says nothing of `kept` is the lower one of its name with other values: it has what that
+        one says of it, and stands in its place.
+        """
         own, below = self.data.get(key, []), lower.data.get(key)
         if not (isinstance(own, list) and is_list_of_tables(below)):
             return self
-        tables = cast("list[Table]", list(own))
-        names = {table.get("name") for table in tables if isinstance(table, dict)}
-        moved: dict[str | int, int] = {}
-        for i, table in enumerate(below):
-            if table.get("name") not in names:
-                moved[i] = len(tables)
+        named = {name: i for i, table in enumerate(own) if (name := _name(table))}
+        same = {j: named[name] for j, table in enumerate(below) if (name := _name(table)) in named and table.get(kept)}
+        same = {j: i for j, i in same.items() if not own[i].get(kept)}
+        stays = [i for i in range(len(own)) if i not in same.values()]
+        ours: dict[str | int, int] = {i: at for at, i in enumerate(stays)}
+        theirs: dict[str | int, int] = {}
+        tables: list[object] = [own[i] for i in stays]
+        for j, table in enumerate(below):
+            if j in same:
+                ours[same[j]] = len(tables)
+                tables.append({**own[same[j]], kept: table[kept]})
+            elif _name(table) not in named:
+                theirs[j] = len(tables)
                 tables.append(table)
-        places = dict(self.places)
+        places = dict(self.places) if not same else {_moved(keys, key, ours): at for keys, at in self.places.items()}
         for keys, place in lower.places.items():
-            if len(keys) > 1 and keys[0] == key and keys[1] in moved:
-                places[key, moved[keys[1]], *keys[2:]] = place
+            if len(keys) > 1 and keys[0] == key:
+                if keys[1] in theirs:
+                    places[key, theirs[keys[1]], *keys[2:]] = place
+                elif keys[1] in same and keys[2:3] == (kept,):
+                    places[key, ours[same[keys[1]]], *keys[2:]] = place
         return Tree({**self.data, key: tables}, places)
 
     def under(self, *keys: str) -> "Tree":
@@ -94,6 +116,17 @@ class Tree(NamedTuple):
             data = {key: data}
         places = {keys[:end]: self.place(()) for end in range(len(keys))}
         return Tree(data, places | {(*keys, *path): place for path, place in self.places.items()})
+
+
+def _name(table: object) -> str:
+    """What a table is called; "" where it has no name."""
+    name = table.get("name") if isinstance(table, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _moved(keys: Keys, key: str, to: dict[str | int, int]) -> Keys:
+    """The path to the same value, where the tables of the list `key` stand elsewhere."""
+    return (key, to[keys[1]], *keys[2:]) if len(keys) > 1 and keys[0] == key else keys
 
 
 def tree_of(document: Document) -> Tree:

@@ -63,8 +63,20 @@ class Table:
 
     def __init__(self, trigger: Trigger) -> None:
         self.trigger = trigger
+        self.is_share = bool(trigger.share)
+        """Every answer counts; else those that do not match say nothing where `cells` is 0."""
         self.cells = 0
         self._counters: dict[str, _Times | _Slices | _Row] = {}
+        self._latest = ""
+        """The key of a share that was heard of last."""
+        self._latest_share: _Slices | None = None
+
+    def other(self, key: str, now_s: float) -> None:
+        """An answer came that the rule does not match: as `hit`, and cheap where it is one of many."""
+        if self._latest_share is not None and key == self._latest:
+            self._latest_share.other(now_s)  # it is the last one already
+        else:
+            self.hit(key, now_s, False)
 
     def hit(self, key: str, now_s: float, matched: bool) -> bool:
         counter = self._counters.pop(key, None)
@@ -80,12 +92,16 @@ class Table:
             self.cells += counter.cells
             while self.cells > CELLS_MAX and len(self._counters) > 1:
                 self.forget(next(iter(self._counters)))
+        if type(counter) is _Slices:
+            self._latest, self._latest_share = key, counter
         return acts
 
     def forget(self, key: str) -> None:
         counter = self._counters.pop(key, None)
         if counter is not None:
             self.cells -= counter.cells
+            if counter is self._latest_share:
+                self._latest_share = None
 
 
 def _counter(trigger: Trigger) -> "_Times | _Slices | _Row":
@@ -139,14 +155,17 @@ class _Slices:
         self._slice_s = within_s / SLICES
         self._answers = [0] * SLICES
         self._matches = [0] * SLICES
-        self._newest = 0
+        self._newest = 0.0
 
-    def hit(self, now_s: float, matched: bool) -> bool:
-        newest = int(now_s // self._slice_s)
+    def other(self, now_s: float) -> None:
+        newest = now_s // self._slice_s
         if newest != self._newest:
-            self._turn(newest - self._newest)
+            self._turn(int(newest - self._newest))
             self._newest = newest
         self._answers[0] += 1
+
+    def hit(self, now_s: float, matched: bool) -> bool:
+        self.other(now_s)
         if not matched:
             return False
         self._matches[0] += 1

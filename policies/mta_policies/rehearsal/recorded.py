@@ -9,7 +9,8 @@ of two kinds:
   was so at that time. What was said to the mail itself is said again where it is tried within a minute of then; else
   the answer that the same site gave the same source nearest in time.
 
-What the record cannot know is what a provider would have said to more or less than it got: a model can.
+A record that ends with refusals does not say when they ended: they go on for as long as they had lasted, a minute at
+least. What it cannot know either is what a provider would have said to more or less than it got: a model can.
 """
 
 from array import array
@@ -76,13 +77,15 @@ class Book:
     Of a row in which all was well the ends are kept.
     """
 
-    __slots__ = ("_answers", "_is_sorted", "_last_well_s", "_times")
+    __slots__ = ("_answers", "_holds_s", "_is_sorted", "_last_well_s", "_times")
 
     def __init__(self) -> None:
         self._times = array("d")
         self._answers: list[Answer | None] = []
         self._is_sorted = True
         self._last_well_s = 0.0
+        self._holds_s = NEVER_S
+        """Until when the last answer holds."""
 
     def __len__(self) -> int:
         return len(self._times)
@@ -116,6 +119,13 @@ class Book:
             self._times = array("d", (self._times[at] for at in order))
             self._answers = [self._answers[at] for at in order]
             self._is_sorted = True
+        self._holds_s = NEVER_S
+        first = len(self._times)
+        while first and self._answers[first - 1] is not None:
+            first -= 1
+        if first < len(self._times):
+            last_s = self._times[-1]
+            self._holds_s = last_s + max(NEAR_S, last_s - self._times[first])
 
     def merge(self, other: "Book") -> None:
         """Also what stands in another one. Both are closed."""
@@ -125,11 +135,11 @@ class Book:
         self.close()
 
     def nearest(self, at_s: float) -> Answer | None:
-        """What was said nearest to that time; of two as near the earlier."""
+        """What was said nearest to that time; of two as near the earlier. Behind the last as long as that holds."""
         times = self._times
         after = bisect_left(times, at_s)
         if after == len(times):
-            return self._answers[-1] if times else None
+            return self._answers[-1] if times and at_s <= self._holds_s else None
         if after and at_s - times[after - 1] <= times[after] - at_s:
             after -= 1
         return self._answers[after]
@@ -139,18 +149,17 @@ class Book:
         return [(at_s, answer) for at_s, answer in zip(self._times, self._answers, strict=True) if answer is not None]
 
     def outage(self, at_s: float) -> tuple[Answer, float] | None:
-        """Where nothing but failures stand around that time: the latest of them, and when all was well again (inf:
-        never)."""
+        """Where nothing but failures stand around that time: the latest of them, and when all was well again."""
         times, answers = self._times, self._answers
         after = bisect_left(times, at_s)
         before = answers[after - 1] if after else None
-        if before is None:
+        if before is None or at_s >= self._holds_s:
             return None
         well = after
         while well < len(times) and answers[well] is not None:
             well += 1
         if well == len(times):
-            return before, NEVER_S
+            return before, self._holds_s
         if times[well] - times[after - 1] < OUTAGE_S:
             return None
         return before, times[well]

@@ -50,6 +50,21 @@ def test_a_complaint_takes_half():
     assert firings.for_keys([KEY], START_S) == [change.firing]
 
 
+def test_after_a_reload_other_bounds_hold():
+    """A rate below the new floor goes there with the next step; a complaint takes one above the new ceiling down."""
+    adapting, _ = _adapting()
+    adapting.hurt(KEY, COMPLAINT, START_S, pace=1.0)
+
+    adapting.law = Law(floor=2.0, ceiling=10.0)
+    _send(adapting, START_S + HOLD_S, 2, 60)
+    assert adapting.rate(KEY) == 2.0
+
+    adapting.law = Law(floor=0.1, ceiling=1.0)
+    _send(adapting, START_S + 300.0, 1, 110)
+    adapting.hurt(KEY, COMPLAINT, START_S + 361.0)
+    assert adapting.rate(KEY) == 0.5
+
+
 def test_half_of_what_was_really_sent():
     """Who sends two a second under a limit of ten, and hears complaints, goes on with one."""
     adapting, _ = _adapting()

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mta_policies import layers
 from mta_policies.answers import Answer, Subject, scope_key
-from mta_policies.engine import Judge, Verdict
+from mta_policies.engine import Counts, Judge, Verdict
 from mta_policies.firings import Firings
 from mta_policies.policy import Policy
 from mta_policies.rulebook import SCOPES, Action, Rule, Trigger, When
@@ -388,6 +389,36 @@ EVENTS = st.lists(
     ),
     max_size=40,
 )
+
+
+def _of_pools(rules: list[Rule]) -> list[Rule]:
+    """Those that count by what all mail of a source for a site has in common."""
+    return [replace(rule, then=tuple(each for each in rule.then if each.scope != "tenant")) for rule in rules]
+
+
+@given(RULES.map(_of_pools), EVENTS, st.integers(0, 40))
+def test_deliveries_told_by_their_way_count_the_same(
+    rules: list[Rule], events: list[tuple[float, Answer | None, str]], at: int
+) -> None:
+    """What they count for is looked up once, until the policy changes."""
+    plain, cheap = _judge(*rules), _judge(*rules)
+    known: dict[str, Counts] = {}
+    now_s = NOW_S
+    for i, (gap_s, answer, source) in enumerate(events):
+        now_s += gap_s
+        subject = SUBJECT._replace(source=source)
+        if i == at:
+            plain.change(_policy(*rules[1:]))
+            cheap.change(_policy(*rules[1:]))
+        if answer is not None:
+            assert plain.judge(answer, subject, now_s) == cheap.judge(answer, subject, now_s)
+        elif cheap.listens:
+            assert not cheap.hears_messages
+            if source not in known or known[source].epoch is not cheap.epoch:
+                known[source] = cheap.counts(subject)
+            plain.delivered(subject, now_s)
+            cheap.taken(known[source], now_s)
+        assert plain.listens == cheap.listens
 
 
 @given(RULES, EVENTS, st.integers(0, 40))

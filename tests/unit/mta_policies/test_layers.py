@@ -344,6 +344,37 @@ def test_defaults_rules_come_after_all_others(folders: Folders) -> None:
     assert policies.policies["google"].rule_origin("none") == ""
 
 
+def test_a_rule_without_a_condition_is_the_one_of_its_name_with_other_actions(folders: Folders) -> None:
+    """In the place of that one, with its condition, whichever layer it is in: so a single rule is switched off."""
+    folders.ship("default", DEFAULT + '[[rule]]\nname = "any"\nwhen = { code = "4xx" }\n')
+    two = '[[rule]]\nname = "a"\nwhen = { code = "421" }\n[[rule]]\nname = "b"\nwhen = { code = "450" }\n'
+    folders.ship("google", GOOGLE + two)
+    folders.put("google", '[[rule]]\nname = "any"\nthen = []\n[[rule]]\nname = "b"\nthen = [{ action = "defer" }]\n')
+    (folders.local / "tenants" / "shop").mkdir(parents=True)
+    folders.put("tenants/shop/google", '[[rule]]\nname = "a"\nthen = [{ action = "bounce" }]\n')
+
+    policies = folders.load()
+    google = policies.policies["google"]
+
+    assert policies.warnings == []
+    assert [(rule.name, rule.when.code) for rule in google.rulebook] == [
+        ("a", ("421",)),
+        ("b", ("450",)),
+        ("any", ("4xx",)),
+    ]
+    assert [[action.action for action in rule.then] for rule in google.rulebook] == [[], ["defer"], []]
+    assert google.rule_origin("b").endswith("local/google.toml:4")
+    assert str(google.tree.place(("rule", 1, "when"))).endswith("shipped/google.toml:18")
+    assert str(google.tree.place(("rule", 2, "when"))).endswith("shipped/default.toml:9")
+    shop = google.for_tenant("shop").rules.in_order
+    assert [(rule.name, rule.when.code, len(rule.then)) for rule in shop] == [
+        ("a", ("421",), 1),
+        ("b", ("450",), 1),
+        ("any", ("4xx",), 0),
+    ]
+    assert google.tenant_tree("shop").get(("rule", 0, "then", 0, "action")) == "bounce"
+
+
 def test_replace_leaves_defaults_rules(folders: Folders) -> None:
     """It starts afresh where the shipped file would be; default is under it all the same."""
     folders.ship("default", DEFAULT + '[[rule]]\nname = "any"\n')

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_policies.limits import Meter, Share
+from mta_policies.limits import Meter, Share, begin, may_begin
 from mta_policies.schema import Limits
 from mta_policies.units import Rate
 
@@ -155,6 +155,28 @@ def test_a_pause_saves_up_one_burst_and_no_more(rate: Rate, start_s: float, paus
     sent = _send_all(meter, start_s + pause_s)
 
     assert sent <= math.floor(_burst(rate) + ROUNDING)
+
+
+@given(
+    st.lists(st.lists(RATES, max_size=3), max_size=4),
+    st.lists(st.tuples(st.floats(0.0, 2.0), st.booleans()), max_size=30),
+)
+def test_several_meters_together_are_as_each_alone(rates: list[list[Rate]], steps: list[tuple[float, bool]]) -> None:
+    """Asked and told at once, or one after another."""
+    together, alone = ([Meter(_limits(*each), WHOLE, 0.0) for each in rates] for _ in range(2))
+    now_s = 0.0
+    for pause_s, changes in steps:
+        now_s += pause_s
+        if changes:
+            for meter in (*together[:1], *alone[:1]):
+                meter.change(_limits(Rate(7, 1)), WHOLE, now_s)
+
+        assert may_begin(together, now_s) == all(meter.transaction_wait_s(now_s) == 0.0 for meter in alone)
+        begin(together, now_s)
+        for meter in alone:
+            meter.transaction(now_s)
+
+    assert [meter.state(now_s) for meter in together] == [meter.state(now_s) for meter in alone]
 
 
 # -- shares --

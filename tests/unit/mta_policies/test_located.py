@@ -143,11 +143,14 @@ def test_a_problem_is_written_as_editors_read_it() -> None:
 
 
 def test_the_nearest_name_is_offered() -> None:
-    """A slip of the finger is understood; else all names are listed where they are few."""
+    """A slip of the finger is understood, and a part of one name; else all names are listed where they are few."""
     names = ["connections", "rate", "mix_domains"]
 
     assert nearest("conections", names) == "; did you mean connections?"
     assert nearest("Rate", names) == "; did you mean rate?"
+    assert nearest("spam", ["content-related", "spam-related"]) == "; did you mean spam-related?"
+    assert nearest("rel", ["content-related", "spam-related"]) == "; known: content-related, spam-related"
+    assert nearest("x", names) == "; known: connections, mix_domains, rate"
     assert nearest("zzz", names) == "; known: connections, mix_domains, rate"
     assert nearest("zzz", [f"n{i}" for i in range(20)]) == ""
     assert nearest("zzz", []) == "; there is none"

@@ -25,7 +25,7 @@ class Outer(msgspec.Struct, frozen=True):
     count: Annotated[Annotated[int, Meta(ge=0, le=9)], about("A count.")] = 3
     timeout_s: Annotated[Seconds, about("A time.")] = field(default=60.0, name="timeout")
     mode: Annotated[Literal["fast", "slow"], about("A mode.")] = "fast"
-    is_on: Annotated[bool, about("A switch.", not_yet="is_on has no effect yet")] = False
+    is_on: Annotated[bool, about("A switch.")] = False
     inner: Annotated[Inner, about("A table.")] = Inner("x")
     many: Annotated[tuple[Inner, ...], about("Tables.")] = ()
     weights: Annotated[dict[str, int], about("Weights.")] = field(default_factory=dict)
@@ -153,15 +153,6 @@ def test_a_bad_path_is_the_default_path() -> None:
 
     assert reader.read(OnePath).path == "x.toml/here"
     assert len(reader.problems) == 1
-
-
-def test_a_key_without_effect_is_warned_of() -> None:
-    """It is right, but the admin is told."""
-    outer, reader = _read("\nis_on = true")
-
-    assert outer.is_on
-    assert reader.problems == []
-    assert [str(warning) for warning in reader.warnings] == ["x.toml:2: is_on has no effect yet"]
 
 
 def test_every_key_has_its_text() -> None:

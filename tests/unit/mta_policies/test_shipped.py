@@ -11,7 +11,6 @@ import pytest
 from mta_policies import cases, layers
 from mta_policies.layers import LocatedTest, PolicySet
 from mta_policies.located import Place
-from mta_policies.units import Rate
 
 FOLDER = layers.shipped_directory()
 NAMES = layers.shipped_names()
@@ -78,24 +77,6 @@ def test_providers_are_recognised(policies: PolicySet, domain: str, hosts: list[
     assert (found and found.name) == name
 
 
-def test_published_limits_are_kept(policies: PolicySet) -> None:
-    """The facts that providers publish and operators share."""
-    default, google, yahoo, comcast = (policies.policies[name] for name in ("default", "google", "yahoo", "comcast"))
-    japan, docomo, apple = (policies.policies[name] for name in ("yahoo-japan", "docomo", "apple"))
-
-    assert (default.limits.connections, default.limits.messages_per_connection) == (10, 100)
-    assert (default.limits.rate, default.limits.connection_rate) == ((Rate(100, 1),), (Rate(100, 60),))
-    assert (google.source_limits.connections, google.limits.messages_per_connection) == (5, 50)
-    assert (google.tls, google.limits.mix_domains) == ("required", False)
-    assert yahoo.limits.messages_per_connection == 20
-    assert (comcast.limits.connections, comcast.limits.messages_per_connection) == (25, 1000)
-    assert (japan.limits.connections, japan.limits.rate) == (2, (Rate(10, 1),))
-    assert (docomo.limits.recipients_per_transaction, docomo.limits.recipients_per_connection) == (100, 100)
-    assert (apple.source_limits.connections, apple.limits.messages_per_connection) == (10, 5)
-    assert policies.policies["au"].limits.message_size_max == 3_000_000
-    assert policies.policies["softbank"].limits.message_size_max == 1_000_000
-
-
 @pytest.mark.parametrize("name", JAPAN)
 def test_mail_for_japan_goes_gently(policies: PolicySet, name: str) -> None:
     """Few connections, evenly spread, retries away from the full hour, and a brake on unknown users."""
@@ -159,6 +140,23 @@ def test_a_test_that_comes_out_otherwise_is_seen(policies: PolicySet) -> None:
     (result,) = cases.run(policies, [wrong])
 
     assert [one.what for one in result.mismatches] == ["rule", "action"]
+
+
+@pytest.mark.parametrize("name", ["google", "default"])
+def test_any_rule_can_be_switched_off_by_its_name(policies: PolicySet, tmp_path: Path, name: str) -> None:
+    """Its replies are then nobody's, and all others do what they did."""
+    tests = [test for test in policies.tests if test.policy == name]
+    for rule in tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))["rule"]:
+        (tmp_path / f"{name}.toml").write_text(f'[[rule]]\nname = "{rule["name"]}"\nthen = []\n')
+        changed = layers.load(tmp_path)
+
+        assert changed.warnings == []
+        for case in tests:
+            before, after = (cases.judged(each.policies[name], case) for each in (policies, changed))
+            assert before is not None
+            assert after is not None
+            assert after.rule == before.rule
+            assert after.done == (() if before.rule == rule["name"] else before.done)
 
 
 def test_no_refusal_of_the_source_condemns_an_address(policies: PolicySet) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from mta_policies import layers
 from mta_policies.layers import PolicyError
+from mta_policies.sound import EVERY_REPLY
 
 
 def _problems(root: Path, text: str) -> list[str]:
@@ -64,7 +65,7 @@ def test_a_floor_above_the_ceiling_is_warned_of_where_both_are_written(
 
 def test_a_slow_with_too_few_connections_for_all_owners_is_warned_of(tmp_path: Path) -> None:
     """At the rule; but for those of default, which nobody wrote for this provider."""
-    slow = '[[rule]]\nname = "{}"\nthen = [{{ action = "slow", connections = {} }}]\n'
+    slow = '[[rule]]\nname = "{}"\nwhen = {{ code = "421" }}\nthen = [{{ action = "slow", connections = {} }}]\n'
     (tmp_path / "default.toml").write_text(slow.format("any", 1))
     (tmp_path / "google.toml").write_text(f"owners = 2\n{slow.format('a', 1)}{slow.format('b', 2)}")
 
@@ -72,6 +73,45 @@ def test_a_slow_with_too_few_connections_for_all_owners_is_warned_of(tmp_path: P
 
     assert (Path(warning.file).name, warning.line) == ("google.toml", 2)
     assert "connections = 1 is less than owners = 2" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        (
+            '[[rule]]\nname = "gogle-one"\nthen = []\n[[rule]]\nname = "google-one"\nwhen = { code = "421" }\n',
+            [EVERY_REPLY.format("gogle-one") + "; did you mean google-one?"],
+        ),
+        ('[[rule]]\nname = "one"\nwhen = { code = "421" }\n[[rule]]\nname = "two"\n', [EVERY_REPLY.format("two")]),
+        ('[[rule]]\nname = "any"\n', []),
+    ],
+)
+def test_a_rule_that_takes_every_reply_is_warned_of(tmp_path: Path, rules: str, told: list[str]) -> None:
+    """A name that is written wrongly would else switch off all rules in place of one."""
+    any_rule = '[[rule]]\nname = "any"\nwhen = { code = "4xx" }\n'
+    (tmp_path / "default.toml").write_text(any_rule + '[[rule]]\nname = "all"\n')
+    (tmp_path / "google.toml").write_text(rules)
+
+    assert [warning.message for warning in layers.load(None, shipped=tmp_path).warnings] == told
+
+
+def test_a_tenants_rule_that_takes_every_reply_is_warned_of_once(tmp_path: Path) -> None:
+    """One of another name, and one that stands for a rule of another provider; whatever the number of policies."""
+    shop, shipped = tmp_path / "local" / "tenants" / "shop", tmp_path / "shipped"
+    shop.mkdir(parents=True)
+    shipped.mkdir()
+    rule = '[[rule]]\nname = "{}"\nwhen = {{ code = "421" }}\n'
+    for name in ("default", "google", "yahoo"):
+        (shipped / f"{name}.toml").write_text(rule.format(name))
+    off = "".join(f'[[rule]]\nname = "{name}"\nthen = []\n' for name in ("default", "google"))
+    (shop / "default.toml").write_text(off)
+    (shop / "google.toml").write_text('[[rule]]\nname = "google"\nthen = []\n')
+
+    warnings = layers.load(tmp_path / "local", shipped=shipped).warnings
+
+    assert [(Path(each.file).name, each.line, each.message) for each in warnings] == [
+        ("default.toml", 4, EVERY_REPLY.format("google"))
+    ]
 
 
 def test_limits_of_one_connection_are_kept_in_limits_alone(tmp_path: Path) -> None:

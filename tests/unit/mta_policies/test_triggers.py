@@ -147,6 +147,19 @@ def test_a_share_forgets_what_is_older_than_its_time(answers: list[tuple[float, 
         assert acts == (matched and len(recent) >= 20 and sum(recent) >= 0.1 * len(recent))
 
 
+def test_a_share_that_was_forgotten_counts_anew() -> None:
+    """From the next answer on, whether it matches or not."""
+    table = triggers.Table(A_TENTH)
+    for _ in range(19):
+        table.other("a", BEGIN_S)
+    table.forget("a")
+
+    table.other("a", BEGIN_S)
+
+    assert table.cells == 2 * SLICES
+    assert not table.hit("a", BEGIN_S, True)
+
+
 def test_a_share_goes_on_when_the_clock_is_set_back() -> None:
     """What was counted is as old as now."""
     kept = Triggers()
@@ -158,6 +171,28 @@ def test_a_share_goes_on_when_the_clock_is_set_back() -> None:
 
 
 # -- whatever it is --
+
+
+@given(KINDS, STEPS)
+def test_other_answers_are_counted_as_what_does_not_match(
+    trigger: Trigger, steps: list[tuple[float, str, bool]]
+) -> None:
+    """The cheap way: what acts, what is kept and who is forgotten first are the same."""
+    plain, cheap = triggers.Table(trigger), triggers.Table(trigger)
+    now_s = BEGIN_S
+    for i, (gap_s, key, matched) in enumerate(steps):
+        now_s += gap_s
+        if i % 5 == 4:
+            plain.forget(key)
+            cheap.forget(key)
+        acts = plain.hit(key, now_s, matched)
+        if matched:
+            assert cheap.hit(key, now_s, True) == acts
+        else:
+            cheap.other(key, now_s)
+
+        assert cheap.cells == plain.cells
+        assert list(cheap._counters) == list(plain._counters)
 
 
 @given(KINDS, STEPS, st.data())

@@ -145,6 +145,26 @@ def test_a_site_is_down_between_failures():
     assert provider.down_until_s(stream, START_S + 550.0) == START_S + 550.0
 
 
+def test_refusals_at_the_end_of_the_record_go_on_for_as_long_as_they_had_lasted():
+    """What came of them nobody knows: one that was refused last does not keep all mail for ever."""
+    record = heard(
+        *(received(number, 0.0) for number in (1, 2, 3)),
+        fate("delivered", 1, 10.0, TAKEN),
+        fate("deferred", 2, 1000.0, LATER),
+        fate("deferred", 2, 1300.0, LATER),
+    )
+    alone = heard(received(1, 0.0), fate("delivered", 1, 10.0, TAKEN), fate("deferred", 2, 1300.0, LATER))
+    down = heard(received(1, 0.0), fate("deferred", 1, 100.0, REFUSED), fate("deferred", 1, 400.0, REFUSED))
+    provider, stream = Recorded(down.books), down.traffic.mails[0].stream
+
+    waits = record.traffic.mails[2]
+    assert [said(record, waits, at_s) for at_s in (1599.0, 1601.0)] == ["rate limited", "taken"]
+    assert [said(alone, alone.traffic.mails[0], at_s) for at_s in (1359.0, 1361.0)] == ["rate limited", "taken"]
+    assert provider.down_until_s(stream, START_S + 500.0) == START_S + 700.0
+    assert provider.opened(stream, START_S + 699.0) is not None
+    assert provider.opened(stream, START_S + 700.0) is None
+
+
 def test_a_source_that_was_never_there_is_told_what_others_were(tmp_path: Path):
     """Of all sources of that site together."""
     record = heard(received(1, 0.0), fate("deferred", 1, 500.0, LATER))

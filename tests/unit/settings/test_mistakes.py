@@ -333,6 +333,24 @@ def test_values_for_a_tenant_that_nobody_has(load: Load) -> None:
     assert [Path(warning.file).name for warning in told] == ["shpo"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "config", "told"),
+    [
+        ("gogle", "[limits]\nconnections = 1\n", "", "policy gogle is for nobody: it has no match"),
+        ("google", "[limits]\nconnections = 1\n", "", ""),
+        ("mine", 'match = { domains = ["x.example"] }\n', "", ""),
+        ("mine", "[limits]\nconnections = 1\n", "[[route]]\ndomains = ['x']\nhosts = ['h']\npolicy = 'mine'\n", ""),
+        ("default", "[limits]\nconnections = 1\n", "", ""),
+    ],
+)
+def test_a_policy_that_is_for_nobody(load: Load, name: str, text: str, config: str, told: str) -> None:
+    """Told with the nearest shipped name: who meant to change that one would wait for an effect for ever."""
+    warnings = load(config, **{f"policies__{name}_toml": text}).warnings
+
+    said = [f"{told}, and no route names it; did you mean google?"] if told else []
+    assert [warning.message for warning in warnings] == said
+
+
 def test_a_value_knows_where_it_was_written(load: Load) -> None:
     """For whoever asks why."""
     loaded = load("[queue]\n\nrecipients_max = 7\n")
