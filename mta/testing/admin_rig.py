@@ -7,7 +7,7 @@ asker.answers[Act] = [Acted(3, 2), Acted(0, 0)]
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ import msgspec
 from mta.admin.address import TcpAddress
 from mta.admin.face import AdminFace
 from mta.admin.reloading import Reload
-from mta.reporting.questions import Failed, Metrics, Question, RecipientRow, Rules, Suspend, WorkerCounts
+from mta.reporting.questions import Failed, Question, Rules, Suspend
+from mta.reporting.waiting import RecipientRow
+from mta.reporting.worker_counts import Metrics, WorkerCounts
+from mta_policies.layers import PolicySet
 
 
 class FakeAsker:
@@ -123,6 +126,7 @@ def face_in_thread(
     token: str = "",
     events_path: Path | None = None,
     reload: Reload | None = None,
+    policies: Callable[[], PolicySet | None] = lambda: None,
 ) -> Iterator[str]:
     """A face for a caller that blocks, as commands do; -> its address, a Unix socket in `folder`."""
     address = f"unix:{folder / 'admin.sock'}"
@@ -140,6 +144,7 @@ def face_in_thread(
             version="1.2.3",
             hostname="mail.test",
             reload=reload,
+            policies=policies,
         )
         await face.start()
         started.set()

@@ -41,6 +41,7 @@ from mta.testing.simulated_loop import SimulatedLoop, SimulatedTime, SpinningErr
 from mta.testing.simulated_supervisor import SimulatedSupervisor, save
 from mta.testing.simulated_worker import SharedLog, SimulatedWorker
 from mta_policies import layers
+from mta_policies.adapting import RULE
 from mta_queue import segment
 
 CLIENT_S = 0.0004  # between clients and doors
@@ -80,7 +81,8 @@ class EngineRig:
         tables: str = "",
         policies: dict[str, str],
     ) -> None:
-        """`tables`: more of the configuration; `policies`: name -> text, "default" among them."""
+        """`tables`: more of the configuration; `policies`: name -> text, "default" among them, and those of tenants as
+        "tenants/TENANT/NAME"."""
         self.random = Random(seed)
         self.time = SimulatedTime(seed)
         self.clock = SimulatedClock(self.time)
@@ -136,12 +138,14 @@ class EngineRig:
         folder = self.directory / f"policies-{self.epoch}"
         folder.mkdir()
         for name, text in policies.items():
-            (folder / f"{name}.toml").write_text(text)
+            path = folder / f"{name}.toml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         for number in range(workers):
             (self.directory / "queue" / str(number)).mkdir(parents=True, exist_ok=True)
         path = self.directory / "mta.toml"
         path.write_text(_CONFIG.format(workers=workers, memory=self._memory, disabled=_DISABLED, tables=self._tables))
-        return msgspec.structs.replace(load_config(path), policy_set=layers.load(None, shipped=folder))
+        return msgspec.structs.replace(load_config(path), policy_set=layers.load(folder, shipped=folder))
 
     def fail_disk(self, for_s: float) -> None:
         """It is full: nothing can be written for a while."""
@@ -226,11 +230,11 @@ class EngineRig:
         self.built(worker)
         self.do(loop, worker.begin(), lambda _: self.ledger.happened(f"worker {number} is up: {worker.is_up}"))
 
-    def linked(self, worker: SimulatedWorker) -> None:
-        """It sends, and hears what holds from now on."""
+    def hears(self, worker: SimulatedWorker) -> None:
+        """It is about to send, and hears what holds from now on."""
         assert self.supervisor is not None, "workers end with it"
-        self.supervisor.linked(worker)
-        self.ledger.restrained.linked(worker.simulated_loop)
+        self.supervisor.hears(worker)
+        self.ledger.restrained.hears(worker.simulated_loop)
 
     def start_helper(self, number: int) -> None:
         """A new life of a signing helper, in place of one that hangs."""
@@ -334,7 +338,7 @@ class EngineRig:
 
     def _policies_now(self) -> dict[str, str]:
         folder = self.directory / f"policies-{self.epoch}"
-        texts = {path.stem: path.read_text() for path in folder.glob("*.toml")}
+        texts = {str(path.relative_to(folder).with_suffix("")): path.read_text() for path in folder.rglob("*.toml")}
         self.epoch += 1
         return texts
 
@@ -398,7 +402,7 @@ class EngineRig:
                 "held for others": worker.owner.held,
                 "moving": worker.mover.moving,
                 "notices": worker.notices.pending,
-                "firings": len(worker.dispatcher.restraints.firings),
+                "firings": sum(each.rule != RULE for each in worker.dispatcher.restraints.firings.all()),
                 "parked": worker.dispatcher.parking.parts,
                 "waiting bytes at the door": worker.door.waiting_bytes,
                 "being written": worker.acceptor.being_written,
@@ -406,6 +410,7 @@ class EngineRig:
                 "errors": worker.dispatcher.errors,
             }
             found += [f"worker {worker.number} has {count} {name}" for name, count in counts.items() if count]
-        if self.supervisor is not None and self.supervisor.rules.firings():
-            found.append(f"in force is still: {', '.join(each.rule for each in self.supervisor.rules.firings())}")
+        kept = self.supervisor.rules.firings() if self.supervisor is not None else []
+        if rules := [each.rule for each in kept if each.rule != RULE]:  # an adapted rate holds for a day
+            found.append(f"in force is still: {', '.join(rules)}")
         return found

@@ -13,8 +13,11 @@ from random import Random
 import msgspec
 
 from mta.model.selection import Selection
-from mta.reporting.questions import Act, Acted, Answer, List, Listed, Suspension
+from mta.reporting.questions import Act, Acted, Answer, Suspension
+from mta.reporting.waiting import List, Listed
+from mta.testing.drawn_hours import LATER_S
 from mta.testing.engine_rig import EngineRig
+from mta.testing.engine_size import SMALL, Features, Size
 from mta.testing.engine_traffic import SENDER_DOMAIN, Client, Habits, compose
 from mta.testing.engine_world import TENANTS, World
 from mta.testing.ledger import Ledger, Suspended
@@ -24,34 +27,12 @@ from mta.testing.scripted_provider import Transaction
 from mta.testing.signed_mail import OURS, PLAIN, Keys, SignedMail
 from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_worker import SimulatedWorker
+from mta.testing.watchers import Watchers
 
 UP_S = 30.0
 LENIENT_S = 1500.0  # after a reload with lower limits what is under way may end: the longest a peer may take, and more
 CALM_S = 3000.0  # the longest wait for a peer, and then the longest until the next attempt
 YEAR_S = 365 * 86_400.0
-
-
-class Size(msgspec.Struct, frozen=True):
-    """How much happens."""
-
-    messages: int = 24
-    trouble_s: float = 3600.0
-    accidents: int = 2
-    """Crashes, power failures and restarts."""
-    acts: int = 4
-    """Of admins: suspensions, holds, cancellations, reloads."""
-    crowds: float = 0.35
-    """How often much mail of several tenants and priorities comes for one destination."""
-    rules: float = 0.4
-    """How often policies have rules."""
-    quotas: float = 0.25
-    """How often they have quotas."""
-    owners: tuple[int, ...] = (1, 1, 2)
-    """How many workers a destination has, as far as there are as many: one of these."""
-
-
-SMALL = Size()
-BIG = Size(messages=250, trouble_s=20 * 3600.0, accidents=6, acts=8)
 
 
 class Scenario:
@@ -62,10 +43,7 @@ class Scenario:
         self.random = random = Random(seed * 7919 + 11)
         self.expire_s = float(random.choice([3600, 7200, 14400]))
         self.keys = Keys.draw(directory, random)
-        rules_random = Random(seed * 7919 + 13)
-        has_rules = rules_random.random() < size.rules
-        quotas_random = Random(seed * 7919 + 17)
-        has_quotas = quotas_random.random() < size.quotas
+        self.features = Features.draw(seed, size)
         workers = random.choice([1, 2, 2, 3])
         self.world = world = World(
             random,
@@ -73,8 +51,7 @@ class Scenario:
             workers,
             self.keys,
             size.owners,
-            rules_random if has_rules else None,
-            quotas_random if has_quotas else None,
+            self.features,
         )
         self.rig = EngineRig(
             seed,
@@ -86,6 +63,18 @@ class Scenario:
             policies=world.policies(),
         )
         self.ledger = self.rig.ledger
+        self.watchers = Watchers(
+            self.rig.clock,
+            self.features,
+            max(size.owners),
+            site_of=world.site_of,
+            dkim_domain_of=self._dkim_domain,
+            expires_s_of=lambda address: self.ledger.expires_s(self.ledger.recipients[address].message),
+        )
+        self.ledger.watchers = self.watchers.watching
+        if self.features.tenants is not None:
+            self.ledger.expires_s_by_tenant = self.features.tenants.expires_s
+        self.watchers.configured(self.rig.config)
         world.build(self.rig, seed)
         self._note_limits()
         self.busy_s: list[float] = []
@@ -98,13 +87,16 @@ class Scenario:
         restrained = Restrained(
             clock,
             site_of=world.site_of,
-            dkim_domain_of=lambda message: next(iter(self.keys.signs(message.from_domain)), ""),
+            dkim_domain_of=self._dkim_domain,
             spf_domain_of=_spf_domain,
             silence_s_of=lambda policy, rule: world.silences_s.get((policy, rule), 0.0),
             owners_of=world.owners_of,
         )
         signed = SignedMail(self.keys, clock.wall_s)
         return Ledger(clock, expire_s=self.expire_s, wants_dsn=self._wants_dsn, signed=signed, restrained=restrained)
+
+    def _dkim_domain(self, message: Message) -> str:
+        return next(iter(self.keys.signs(message.from_domain)), "")
 
     def _wants_dsn(self, message: Message) -> bool:
         return bool(message.sender) and message.tenant != "news"
@@ -146,8 +138,8 @@ class Scenario:
         happenings += [self._move_domain, self._break_domain]
         for _ in range(random.randint(0, size.acts)):
             rig.at(self._draw_time(), random.choice(happenings))
-        if self.world.rules_random is not None:
-            for _ in range(self.world.rules_random.randint(0, size.acts)):
+        if self.features.rules is not None:
+            for _ in range(self.features.rules.randint(0, size.acts)):
                 rig.at(self._draw_time(), self._change_firing)
         if random.random() < 0.3:
             jump = random.choice([partial(rig.clock.jump, -3600.0), partial(rig.clock.jump, YEAR_S), self._freeze])
@@ -204,11 +196,13 @@ class Scenario:
         elif kind < 0.6:
             number = self.random.randrange(len(self.rig.workers))
             self.rig.kill(number)
+            self.watchers.killed()
             self._refill()
             delay_s = self.random.choice([0.2, 0.5, 1.0, 7.0])
             self.rig.at(delay_s, partial(self.rig.start, number))
         elif kind < 0.85:
             self.rig.lose_power()
+            self.watchers.all_gone()
             self._refill()
             self.rig.at(self.random.choice([1.0, 30.0]), self.rig.start_all)
         elif self.rig.are_all_up:
@@ -242,6 +236,8 @@ class Scenario:
         def begun() -> None:
             world.enforce()
             self.ledger.restrained.reloaded()
+            self.watchers.configured(self.rig.config)
+            self.watchers.all_gone()
             self._refill()
 
         self.rig.restart_with(world.workers, begun)
@@ -281,7 +277,7 @@ class Scenario:
 
     def _change_firing(self) -> None:
         """An admin does not like what a rule did."""
-        rig, random, restrained = self.rig, self.world.rules_random, self.ledger.restrained
+        rig, random, restrained = self.rig, self.features.rules, self.ledger.restrained
         assert random is not None, "there are rules"
         supervisor = rig.supervisor
         firings = supervisor.rules.firings() if supervisor is not None else []
@@ -352,9 +348,13 @@ class Scenario:
         self._note_limits()
         if self.random.random() < 0.5:
             self.keys.renew()
+        self._read_again()
+        self.ledger.restrained.reloaded()
+
+    def _read_again(self) -> None:
         self.rig.reload(self.world.policies(), self.world.tables)
         self.world.enforce(LENIENT_S)
-        self.ledger.restrained.reloaded()
+        self.watchers.configured(self.rig.config)
 
     def _move_domain(self) -> None:
         domain, (provider, hosts) = self.random.choice(self.world.domains), self.world.draw_hosts()
@@ -394,17 +394,17 @@ class Scenario:
     def _make_peace(self) -> None:
         """Everybody is well from now on."""
         self.ledger.happened("peace")
-        self.ledger.well_s = self.rig.time.now_s + CALM_S + self.rig.clock.lost_s
+        later_s = LATER_S if self.features.hours is not None else 0.0
+        well_s = self.rig.time.now_s + CALM_S + later_s + self.rig.clock.lost_s
+        self.ledger.well_s = self.watchers.bounds.well_s = well_s
         for number, provider in enumerate(self.world.providers):
             provider.temper = self.world.calm(number)
         self.rig.dns.broken.clear()
         self.keys.show()
         self.rig.start_all()
-        if self.world.quotas_random is not None:
+        if self.world.lift():
             self.rig.run(UP_S * 4, lambda: self.rig.are_all_up)
-            self.world.lift_quotas()
-            self.rig.reload(self.world.policies(), self.world.tables)
-            self.world.enforce(LENIENT_S)
+            self._read_again()
 
     def _is_over(self) -> bool:
         return self.rig.are_all_up and self.ledger.is_settled() and not self.rig.left_behind()

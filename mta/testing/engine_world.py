@@ -12,6 +12,7 @@ import msgspec
 from mta.resolve.sites import site_name
 from mta.testing.drawn_rules import PROVOKING, Rules
 from mta.testing.engine_rig import EngineRig
+from mta.testing.engine_size import Features
 from mta.testing.engine_traffic import SENDER_DOMAIN
 from mta.testing.memory_network import OWN_ADDRESS
 from mta.testing.provider_session import ProviderSession
@@ -61,14 +62,12 @@ class World:
         workers: int,
         keys: Keys,
         owners: Sequence[int],
-        rules_random: Random | None = None,
-        quotas_random: Random | None = None,
+        features: Features,
     ) -> None:
-        """`owners`: how many a policy may have, of which one is drawn; `rules_random`, `quotas_random`: policies have
-        rules, or quotas, drawn by these."""
+        """`owners`: how many a policy may have, of which one is drawn; `features`: what policies and mta.toml say
+        beside limits and retries."""
         self.random = random
-        self.rules_random = rules_random
-        self.quotas_random = quotas_random
+        self.features = features
         self._owners = owners
         self.keys = keys
         self.expire_s = expire_s
@@ -80,7 +79,7 @@ class World:
         self.sites = [1 if level == "limits" else random.randint(1, 2) for level in self.levels]
         self.tls = [random.choice(["none", "none", "opportunistic", "required", "verify"]) for _ in range(count)]
         self.allowed = [self._draw_allowed(number) for number in range(count)]
-        self.rules = [Rules(rules_random) if rules_random is not None else None for _ in range(count)]
+        self.rules = [Rules(features.rules) if features.rules is not None else None for _ in range(count)]
         self.silences_s: dict[tuple[str, str], float] = {}
         """Of all rules that ever probed, the shortest: policy and name -> seconds."""
         self.domains: list[str] = []
@@ -98,7 +97,10 @@ class World:
             pools = f'[[pool]]\nname = "default"\nsources = {{ {weights} }}\n'
             pools += f'[[pool]]\nname = "news"\nsources = {{ {self.sources[-1].name} = 1 }}\n'
         tenants = _TENANTS if self.sources else _TENANTS.replace('pool = "news"\n', "")
-        return tenants + "".join(source.table for source in self.sources) + pools + self.keys.tables
+        tables = tenants + "".join(source.table for source in self.sources) + pools + self.keys.tables
+        names, limits, plans = [source.name for source in self.sources], self.features.limits, self.features.plans
+        tables += limits.tables(names) if limits is not None else ""
+        return tables + (plans.tables(names) if plans is not None else "")
 
     def _draw_allowed(self, number: int) -> Allowed:
         random = self.random
@@ -112,36 +114,51 @@ class World:
             owners=min(connections, random.choice(self._owners)),
             needs_tls=self.tls[number] in ("required", "verify"),
             needs_trust=self.tls[number] == "verify",
-            quota=self.quotas_random.choice(QUOTAS) if self.quotas_random is not None else 0,
+            quota=self.features.quotas.choice(QUOTAS) if self.features.quotas is not None else 0,
         )
 
-    def lift_quotas(self) -> None:
-        """Nothing waits for another hour."""
-        self.quotas_random = None
+    def lift(self) -> bool:
+        """Nothing waits for another hour or day, with the next reload; -> whether there was such a thing."""
+        features = self.features
+        lifted = [each for each in (features.limits, features.plans, features.tenants) if each is not None]
+        for each in lifted:
+            each.lift()
+        has_quotas, features.quotas = features.quotas is not None, None
         self.allowed = [msgspec.structs.replace(allowed, quota=0) for allowed in self.allowed]
+        return has_quotas or bool(lifted)
 
     def policies(self) -> dict[str, str]:
-        """One for every provider, whose limits stand at one of the levels."""
+        """One for every provider, whose limits stand at one of the levels; and those of tenants."""
         schedule = '["1m", "5m", "15m"]'
         retry = f'[retry]\nschedule = {schedule}\njitter = "20%"\nexpire = "{self.expire_s:.0f}s"\n'
         policies = {"default": f'tls = "opportunistic"\n{retry}'}
+        features = self.features
         for number, allowed in enumerate(self.allowed):
             rate = f'rate = "{allowed.rate * 60:.0f}/min"\n' if allowed.rate else ""
             quota = f'quota = {{ count = {allowed.quota}, per = "hour" }}\n' if allowed.quota else ""
             policies[f"p{number}"] = (
                 f'match = {{ mx = ["*.p{number}.test"] }}\nowners = {allowed.owners}\ntls = "{self.tls[number]}"\n'
-                f"[{allowed.level}]\nconnections = {allowed.connections}\n{rate}{quota}"
+                f"[{allowed.level}]\nconnections = {allowed.connections}\n{rate}{quota}{self._window(allowed.level)}"
                 f"{'[limits]' if allowed.level != 'limits' else ''}\n"
                 f"messages_per_connection = {allowed.messages_per_connection}\n"
                 f"recipients_per_transaction = {allowed.recipients_per_transaction}\n"
                 f"mix_domains = {str(self.random.random() < 0.5).lower()}\n"
             )
+            if features.hours is not None:
+                policies[f"p{number}"] += "".join(features.hours.for_source(source.name) for source in self.sources)
+            if features.adapts is not None:
+                policies[f"p{number}"] += features.adapts.text()
             if (rules := self.rules[number]) is not None:
                 policies[f"p{number}"] += rules.text
                 for rule, silence_s in rules.silences_s.items():
                     known_s = self.silences_s.get((f"p{number}", rule), silence_s)
                     self.silences_s[f"p{number}", rule] = min(known_s, silence_s)
-        return policies
+        return policies | (features.tenants.files() if features.tenants is not None else {})
+
+    def _window(self, level: Level) -> str:
+        """At the level where a policy's limits stand, or at none."""
+        hours = self.features.hours
+        return f"window = {hours.value()}\n" if hours is not None and hours.stand_at(level) else ""
 
     def effective(self, number: int) -> Allowed:
         """Limits are divided among owners, of which there are no more than workers; one connection is one owner's."""
@@ -153,8 +170,8 @@ class World:
         for number in range(len(self.allowed)):
             if self.random.random() < 0.5:
                 self.allowed[number] = self._draw_allowed(number)
-            if self.rules_random is not None and self.rules_random.random() < 0.3:
-                self.rules[number] = Rules(self.rules_random)
+            if self.features.rules is not None and self.features.rules.random() < 0.3:
+                self.rules[number] = Rules(self.features.rules)
 
     def enforce(self, lenient_s: float = 0.0) -> None:
         """Providers watch what policies allow now; what is under way may end in so many seconds."""
@@ -254,6 +271,6 @@ class World:
         }
         for name in random.sample(sorted(whims), random.randint(0, 3)):
             setattr(temper, name, whims[name]())
-        if self.rules_random is not None and self.rules_random.random() < 0.6:
-            setattr(temper, self.rules_random.choice(PROVOKING), 0.4)
+        if self.features.rules is not None and self.features.rules.random() < 0.6:
+            setattr(temper, self.features.rules.choice(PROVOKING), 0.4)
         return temper

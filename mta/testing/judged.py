@@ -8,7 +8,7 @@ from mta.delivery.destination import Destination
 from mta.delivery.judging import Judging
 from mta.delivery.pool import Pool
 from mta.model.clock import Clock
-from mta.reporting.questions import PolicyCounts
+from mta.reporting.worker_counts import PolicyCounts
 from mta_policies.engine import unknown_pace
 from mta_policies.firing import Change
 from mta_policies.firings import Firings

@@ -9,6 +9,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from mta.testing.signed_mail import SignedMail
 from mta.testing.simulated_clock import SimulatedClock
 from mta.testing.simulated_loop import NAP_S_MAX, SimulatedLoop
 from mta.testing.turns import Turns
+from mta.testing.watcher import Watcher, Wrong
 
 FINAL = frozenset({"delivered", "bounced", "expired", "cancelled"})
 SLACK_S = 1.0  # a due time is kept to a quarter of a second, and a line to the millisecond
@@ -89,11 +91,14 @@ class Ledger:
         """Monotonic: by then, long after all trouble was over, everything has gone that may go."""
         self._retried_s = -math.inf
         self.turns = Turns()
-        self._transaction: Transaction | None = None
-        """The last that began."""
+        self._transactions: set[Transaction] = set()
+        """All that ever began."""
         self._disturbed_s = 0.0
         self.seen: set[str] = set()
         """Ids of events."""
+        self.watchers: list[Watcher] = []
+        self.expires_s_by_tenant: dict[str, float] = {}
+        """Tenant -> seconds, where it is not as for everybody."""
 
     # the story
 
@@ -103,9 +108,12 @@ class Ledger:
 
     def happened(self, what: str) -> None:
         """Something that concerns everybody."""
-        self.world.append(f"{self.when()}  * {what}")
+        self._befell(what)
         self._disturbed_s = self.clock.monotonic_s()
-        self.turns.disturbed(self._disturbed_s)
+
+    def _befell(self, what: str) -> None:
+        self.world.append(f"{self.when()}  * {what}")
+        self.turns.disturbed(self.clock.monotonic_s())
 
     def note(self, message: Message, what: str) -> None:
         """Something that concerns one message."""
@@ -156,7 +164,9 @@ class Ledger:
         began_s = transaction.sent_s
         is_free = not any(each.means(recipient, transaction) for each in self.suspended)
         is_free = is_free and not self.restrained.concerns(recipient, transaction)
-        is_first, self._transaction = transaction is not self._transaction, transaction
+        is_free = is_free and not any(watcher.delays(recipient, transaction) for watcher in self.watchers)
+        is_first = transaction not in self._transactions
+        self._transactions.add(transaction)
         self.turns.begun(recipient, transaction, is_free=is_free)
         recipient.begun += 1
         self.note(message, f"{provider} is asked for {address}")
@@ -164,6 +174,7 @@ class Ledger:
             is_meant = not each.is_over and began_s > each.from_s and each.means(recipient, transaction)
             if is_meant and self.clock.reached(each.from_s) < each.until_wall_s - SLACK_S:
                 self.violated(f"{address} goes to {provider} while it is suspended", message)
+        self._see(watcher.begun(recipient, transaction, is_first=is_first) for watcher in self.watchers)
         if address == message.sender:
             return
         for what in self.restrained.begun(recipient, transaction, is_first=is_first):
@@ -179,6 +190,10 @@ class Ledger:
         if self.clock.least_since(began_s - LATE_S) > self.expires_s(message) + LATE_S:
             self.violated(f"{address} goes to {provider} after it expired", message)
 
+    def _see(self, seen: Iterable[Iterable[Wrong]]) -> None:
+        for what, message in chain.from_iterable(seen):
+            self.violated(what, message)
+
     def refused(self, address: str, code: int, provider: str) -> None:
         """See `Witness`."""
         recipient = self.recipients[address]
@@ -191,10 +206,10 @@ class Ledger:
         name = found.group(1).decode() if found else ""
         sender = self.recipients[taken.addresses[0]].message
         from_domain = HOSTNAME if taken.addresses[0] == sender.sender else sender.from_domain
-        # What a rule kept back is read anew when it may go, and signed anew.
-        disturbed_s = self.clock.monotonic_s() if self.restrained.seen else self._disturbed_s
-        if wrong := self.signed.looked_at(name, from_domain, taken, disturbed_s):
+        if wrong := self.signed.looked_at(name, from_domain, taken, self._disturbed_s):
             self.violated(f"{taken.transaction.provider}: {name} from {from_domain} {wrong}", sender)
+        recipients = [self.recipients[address] for address in taken.addresses]
+        self._see(watcher.taken(taken, recipients) for watcher in self.watchers)
         for address in taken.addresses:
             recipient = self.recipients[address]
             message = recipient.message
@@ -222,11 +237,12 @@ class Ledger:
             if event["event_id"] in self.seen:
                 self.violated(f"event id {event['event_id']} comes twice")
             self.seen.add(event["event_id"])
+            self._see(watcher.told(event) for watcher in self.watchers)
             if event["event"] == "received":
                 self._received(event)
             elif event["event"] == "rule":
                 if said := self.restrained.told(event):
-                    self.happened(said)
+                    self._befell(said)  # what a rule keeps back keeps its signature
             elif "recipient" in event and event["event"] != "rejected":
                 self._fate(event)
 
@@ -286,7 +302,8 @@ class Ledger:
 
     def expires_s(self, message: Message) -> float:
         """When a message is given up: Unix seconds, as exactly as it is known out here."""
-        return max(message.send_at_s, message.given_wall_s) + (message.expire_s or self.expire_s)
+        expire_s = message.expire_s or self.expires_s_by_tenant.get(message.tenant, self.expire_s)
+        return max(message.send_at_s, message.given_wall_s) + expire_s
 
     @property
     def accepted(self) -> list[Message]:
@@ -326,6 +343,7 @@ class Ledger:
                 self._check_recipient(self.recipients[address])
         for what, message in self.turns.unfair():
             self.violated(what, message)
+        self._see(watcher.ended() for watcher in self.watchers)
         for name, taken in self.notices.items():
             if len(taken) > 1 + self.excused(taken):
                 self.violated(f"notification {name} was delivered {len(taken)} times", self._sender_of(taken[0]))
@@ -349,7 +367,8 @@ class Ledger:
             if final["event"] == "expired" and final["time"] < self.expires_s(message) - 5.0:
                 self.violated(f"{address} expired too early", message)
             is_kept = 0 < message.expire_s < HURRY_S or self.signed.withholds(message.from_domain)
-            if final["event"] == "expired" and self.well_s < final["told_s"] and not is_kept:
+            is_late = final["event"] == "expired" and self.well_s < final["told_s"] and not is_kept
+            if is_late and not any(watcher.keeps(recipient) for watcher in self.watchers):
                 self.violated(f"{address} expired, though nothing had been in its way for long", message)
             if final["event"] == "bounced" and not recipient.was_refused and final["stage"] not in ("dns", "local"):
                 self.violated(f"{address} bounced, and nobody refused it", message)

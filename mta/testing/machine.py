@@ -27,8 +27,8 @@ from mta.model.clock import Clock
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import Bounced, Delivered, Reply
 from mta.reporting.events import Events, Fate, Way, encode_note
-from mta.reporting.questions import PolicyCounts
 from mta.reporting.retelling import tell_again
+from mta.reporting.worker_counts import PolicyCounts
 from mta.testing.judged import judged_pool
 from mta.testing.memory_disk import MemoryDisk
 from mta.testing.stepped_loop import SteppedLoop

@@ -78,7 +78,7 @@ class Restrained:
         """Lines about it that come before are of what an admin has ended."""
         self._muted: set[tuple[str, str]] = set()
         self._began_s: dict[SimulatedLoop, float] = {}
-        self._linked_s: dict[SimulatedLoop, float] = {}
+        self._hears_s: dict[SimulatedLoop, float] = {}
 
     # who knows
 
@@ -86,16 +86,16 @@ class Restrained:
         """A worker's process: it reads the file of what is in force."""
         self._began_s[loop] = loop.time()
 
-    def linked(self, loop: SimulatedLoop) -> None:
+    def hears(self, loop: SimulatedLoop) -> None:
         """It is told what was made since, and what is to come."""
-        self._linked_s[loop] = loop.time()
+        self._hears_s[loop] = loop.time()
 
     def _known_s(self, held: Held, loop: SimulatedLoop) -> float:
         """Since when a worker has to know."""
         told_s = held.from_s - TOLD_S
         if told_s + SAVED_S < self._began_s.get(loop, math.inf):
             return -math.inf
-        return max(held.from_s, self._linked_s.get(loop, math.inf) + TOLD_S)
+        return max(held.from_s, self._hears_s.get(loop, math.inf) + TOLD_S)
 
     # what the event log says
 

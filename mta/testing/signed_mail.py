@@ -3,8 +3,9 @@
 Every message whose From domain has a key carries its signature, whatever happened to helpers and key files, and every
 message that of a key that always signs. A verifier that is not ours accepts all of them. One process signs what it
 has of a message once: recipients, sites and attempts share the signature, unless an admin or a reload took some of them
-out of their way in between. (Recipients of several domains may have come to it by several ways; and so may those of one
-domain with several owners, of whom one gave his away: each item that came is signed once.)
+out of their way in between; what a rule or a limit keeps back keeps it. (Recipients of several domains may have come to
+it by several ways; and so may those of one domain with several owners, of whom one gave his away: each item that came
+is signed once.)
 """
 
 import re

@@ -45,6 +45,10 @@ class SimulatedClock:
                 return wall_s + (at_s - since_s) * speed
         return WALL_START_S
 
+    def is_steady(self, from_s: float, to_s: float) -> bool:
+        """Whether nobody set it or stopped it between these monotonic times."""
+        return not any(from_s <= since_s <= to_s for since_s, _, _ in self._pieces[1:])
+
     def _ends(self, from_s: float) -> list[float]:
         """What the wall clock said at both ends of every piece since then."""
         found = [self.wall_s(), self.wall_at(from_s)]

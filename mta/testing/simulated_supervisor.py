@@ -47,6 +47,8 @@ class SimulatedSupervisor:
         self.rules = RulesInForce(queue / rules_file.NAME, self, clock)
         self._counters = Counters(queue / counters_file.NAME, clock, self._counted, complain)
         self._workers = workers
+        self._numbers: set[int] = set()
+        """Of workers that ever began."""
         self._waiting: dict[SimulatedWorker, list[asyncio.Future[bytes | None]]] = {}
         """Of workers that may be asked: what they have not answered."""
         self.loop.call_soon(self.rules.start)
@@ -56,6 +58,12 @@ class SimulatedSupervisor:
         """What the files lack is written."""
         await self._counters.stop()
         await self.rules.stop()
+
+    def is_again(self, number: int) -> bool:
+        """Whether a worker that begins now follows one that this supervisor had."""
+        is_again = number in self._numbers
+        self._numbers.add(number)
+        return is_again
 
     # what workers say
 
@@ -72,8 +80,8 @@ class SimulatedSupervisor:
         dispatcher.restraints.report = changed
         dispatcher.keeping.tell = counting
 
-    def linked(self, worker: "SimulatedWorker") -> None:
-        """It has begun to send: from now on it may be asked."""
+    def hears(self, worker: "SimulatedWorker") -> None:
+        """It has read what was kept, and begins to send: from now on it is told what holds."""
 
         def known() -> None:
             if not worker.simulated_loop.is_dead:

@@ -31,8 +31,10 @@ class SimulatedWorker(Worker):
 
     def __init__(self, rig: "EngineRig", number: int, loop: SimulatedLoop) -> None:
         self.rig = rig
-        super().__init__(rig.config, number, rig.epoch, loop)
+        assert rig.supervisor is not None, "it starts workers"
+        super().__init__(rig.config, number, rig.epoch, loop, is_again=rig.supervisor.is_again(number))
         self.simulated_loop = loop
+        self.on_hearing = partial(rig.hears, self)
         take = self.mover.arrivals.take
 
         def takes(worker: int, frame: Move, *rest: Any) -> None:
@@ -56,7 +58,6 @@ class SimulatedWorker(Worker):
             self.rig.ledger.happened(f"worker {self.number} cannot start: {error}")
             self.rig.at(RESTART_S, partial(self.rig.start_again, self))
             return
-        self.rig.linked(self)
         await self.doors.open([])
         self.listener = Listener(self.doors, self._listener_settings()[0], cast(socket.socket, None))
         self.is_up = True

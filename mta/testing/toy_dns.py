@@ -18,7 +18,7 @@ import json
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, get_args
@@ -31,6 +31,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from mta.tasks import Tasks
 from mta.testing import quick_answers
 
 TTL_S = 300
@@ -311,7 +312,7 @@ class ToyDns:
 class _Udp(asyncio.DatagramProtocol):
     def __init__(self, server: ToyDns) -> None:
         self._server = server
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._transport: asyncio.DatagramTransport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -334,13 +335,13 @@ class _Udp(asyncio.DatagramProtocol):
             elif self._transport is not None and not self._transport.is_closing():
                 self._transport.sendto(answer, addr)
 
-        _keep(self._tasks, self._server.respond(data, send, False))
+        self._tasks.start(self._server.respond(data, send, False))
 
 
 class _Tcp(asyncio.Protocol):
     def __init__(self, server: ToyDns) -> None:
         self._server = server
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._data = b""
         self._transport: asyncio.Transport | None = None
 
@@ -354,7 +355,7 @@ class _Tcp(asyncio.Protocol):
             if len(self._data) < end:
                 return
             wire, self._data = self._data[2:end], self._data[end:]
-            _keep(self._tasks, self._respond(wire))
+            self._tasks.start(self._respond(wire))
 
     async def _respond(self, wire: bytes) -> None:
         answers: list[bytes] = []
@@ -365,13 +366,6 @@ class _Tcp(asyncio.Protocol):
             self._transport.write(len(answer).to_bytes(2, "big") + answer)
         if not answers:
             self._transport.close()
-
-
-def _keep(tasks: set[asyncio.Task[None]], coroutine: Coroutine[object, object, None]) -> None:
-    """A task that nobody holds may be collected while it runs."""
-    task = asyncio.get_running_loop().create_task(coroutine)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
 
 
 def _send_from_elsewhere(data: bytes, to: tuple[str, int]) -> None:

@@ -4,8 +4,8 @@ A way is what has a lane of its own in the engine: one site, from one source, of
 new, in the queue for certain, and kept from its turn by nothing but what else was to go the same way. For it must hold,
 whatever peers do and limits allow:
 
-- Once it is known to wait, mail of a lower priority goes before it only for a moment: while it is being read back from
-  the disk or signed, those that are ready need not wait for it.
+- Once it is known to wait, mail of a lower priority goes before it only for a moment: where it takes unusually long to
+  read it back from the disk or to sign it, those that are ready do not wait on.
 - Between two turns of a tenant with mail each other tenant of the same priority has at most one (docs/decisions/0007),
   or as many as the first of them cost: a message of many transactions costs all of them when it begins, also those
   that its peer then puts off. What was chosen to be read back or signed before the message came goes before it.
@@ -88,15 +88,16 @@ class Turns:
         for way, turns in self._ways.items():
             for at, turn in enumerate(turns):
                 if turn.since_s < turn.at_s:
-                    yield from self._look_at(way, turn, turns[:at])
+                    yield from self._look_at(way, turn, turns[:at], turns[at + 1 :])
 
-    def _look_at(self, way: Way, turn: Turn, before: list[Turn]) -> Iterator[tuple[str, Message]]:
+    def _look_at(self, way: Way, turn: Turn, before: list[Turn], after: list[Turn]) -> Iterator[tuple[str, Message]]:
         message = turn.message
         mine = [each for each in before if each.message.tenant == message.tenant and _is_level(each, turn)]
         since_s = max(turn.since_s, mine[-1].at_s if mine else 0.0)
         lower = [each for each in before if each.at_s > turn.since_s and each.message.priority < message.priority]
         rivals = [each for each in before if each.at_s > since_s and each.message.tenant != message.tenant]
-        self.compared += bool(lower or any(_is_level(each, turn) for each in rivals))
+        waited = any(each.since_s < turn.at_s and each.message.priority < message.priority for each in after)
+        self.compared += bool(lower or waited or any(_is_level(each, turn) for each in rivals))
         chosen_s = self._chosen_until_s(way, turn, before)
         others: dict[str, set[int]] = {}
         for each in rivals:
