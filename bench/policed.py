@@ -2,7 +2,8 @@
 without, in rounds that alternate. What the one takes more than the other is what policies cost, wherever it is spent.
 
 Of twenty messages one is refused, in words that are new half of the time, and judged by the rules. `in force`: a firing
-slows the source, to more than is sent, so that its limits are asked and told for every message.
+slows the source, to more than is sent, so that its limits are asked and told for every message; `a sender's`: it slows
+the mail of one domain, so that every single message is looked at.
 """
 
 import asyncio
@@ -109,7 +110,25 @@ class Answering:
         self.quit()
 
 
-KINDS = ("without policies", "with limits", "limits and rules", "limits, rules, one in force")
+KINDS = (
+    "without policies",
+    "with limits",
+    "limits and rules",
+    "limits, rules, one in force",
+    "limits, rules, a sender's in force",
+)
+
+FIRED = {
+    KINDS[3]: (
+        Action("slow", for_s=3_600.0, scope="source", rate=(rate(PLENTY),), connections=20),
+        "source system > google",
+    ),
+    KINDS[4]: (
+        Action("slow", for_s=3_600.0, scope="spf-domain", rate=(rate(PLENTY),)),
+        "spf-domain shop.test > google",
+    ),
+}
+"""What is in force, and for whom."""
 
 
 def _policies(kind: str) -> tuple[str, str]:
@@ -135,15 +154,15 @@ def _message_us(kind: str, messages: int) -> float:
             rig.domain("x.test", "mx.x.test", address="192.0.2.25")
             rig.send("first@x.test")
             await rig.until(lambda: rig.finals == 1)
-            if kind == KINDS[3]:
-                await rig.clerk.answer(Rules([_fired(loop.wall_s())]))
+            if kind in FIRED:
+                await rig.clerk.answer(Rules([_fired(loop.wall_s(), *FIRED[kind])]))
             began_ns = time.process_time_ns()
             for number in range(messages):
                 rig.send(f"r{number}@x.test")
             await rig.until(lambda: len(rig.lines) > messages)
             took_ns = time.process_time_ns() - began_ns
             restraints = rig.dispatcher.restraints.firings
-            assert len(restraints) == (kind == KINDS[3]), "nothing fires by itself"
+            assert len(restraints) == (kind in FIRED), "nothing fires by itself"
             await rig.act("cancel")
             await rig.stop()
             return took_ns / messages / 1_000
@@ -151,10 +170,9 @@ def _message_us(kind: str, messages: int) -> float:
     return run_swiftly(deliver)
 
 
-def _fired(now_s: float) -> Any:
-    action = Action("slow", for_s=3_600.0, scope="source", rate=(rate(PLENTY),), connections=20)
+def _fired(now_s: float, action: Action, key: str) -> Any:
     answer = Answer(421, "4.7.28", "unusual rate of mail", "content")
-    return Firings().fire("google", "unusual", action, "source system > google", answer, now_s, "f1")
+    return Firings().fire("google", "unusual", action, key, answer, now_s, "f1", scope=action.scope)
 
 
 def costs(messages: int, rounds: int) -> list[Cost]:

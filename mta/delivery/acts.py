@@ -18,10 +18,11 @@ from mta.delivery.job import Job
 from mta.delivery.registry import HELD_S
 from mta.delivery.sites import Site
 from mta.delivery.standing import ItemStand, Stand, Standings, parts_of
-from mta.delivery.walk import Pace, Walk
+from mta.delivery.walk import Stint, Walk
 from mta.model.envelope import Envelope
 from mta.model.selection import Criteria
-from mta.reporting.questions import Act, Acted, Remove
+from mta.reporting.moved_mail import Remove
+from mta.reporting.questions import Act, Acted
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
@@ -103,15 +104,15 @@ class Acts:
         until = act.until or (seqs[-1] if of else 0)  # what comes while it is done is not meant
         first = bisect_right(seqs, act.after)
         seqs = seqs[first : bisect_right(seqs, until)]
-        tally, places, pace = Tally(), _Places(), self._walk.pace()
+        tally, places, stint = Tally(), _Places(), self._walk.stint()
         end_s = engine.clock.monotonic_s() + ACT_S
         criteria = Criteria(act.selection)
         cancelling = Cancelling(engine, act.by, notify=act.notify)
         next_seq = 0
         if criteria.is_everything and act.verb in ("hold", "release"):
-            next_seq = await self._all(act, seqs, tally, pace, end_s)
+            next_seq = await self._all(act, seqs, tally, stint, end_s)
         else:
-            async for some, items in self._walk.meant(pace, criteria, seqs):
+            async for some, items in self._walk.meant(stint, criteria, seqs):
                 for loaded in items:
                     # From here to the end of the item nothing else happens: what was looked at is what is touched.
                     item = self._standings.item(loaded, criteria)
@@ -119,13 +120,13 @@ class Acts:
                         stands = tally.touchable(item.stands)
                         if stands:
                             self._touch(act, item, stands, places, tally, cancelling)
-                    if pace.is_due:
-                        await self._turn(pace)
+                    if stint.is_due:
+                        await self._turn(stint)
                         await cancelling.room()
                 if engine.clock.monotonic_s() > end_s and some and some[-1] < seqs[-1]:
                     next_seq = some[-1]
                     break
-        await self._knock(places, pace)
+        await self._knock(places, stint)
         if cancelling.is_used:
             messages, told = await cancelling.ended()
             tally.recipients += told
@@ -138,27 +139,27 @@ class Acts:
             tally.recipients, tally.messages, tally.sending, tally.left, next_seq, until, looked_at, max(of, looked_at)
         )
 
-    async def _all(self, act: Act, seqs: Sequence[int], tally: Tally, pace: Pace, end_s: float) -> int:
+    async def _all(self, act: Act, seqs: Sequence[int], tally: Tally, stint: Stint, end_s: float) -> int:
         """Hold or release everything: nothing need be read back; -> where to go on."""
-        async for some in self._walk.seqs(pace, seqs):
+        async for some in self._walk.seqs(stint, seqs):
             for seq in some:
                 stands = tally.touchable(self._standings.unread(seq))
                 if act.verb == "hold":
                     self._hold(seq, stands, None, tally)
                 else:
                     self._release(seq, stands, tally)
-                if pace.is_due:
-                    await self._turn(pace)
+                if stint.is_due:
+                    await self._turn(stint)
             if self._engine.clock.monotonic_s() > end_s and some and some[-1] < seqs[-1]:
                 return some[-1]
         return 0
 
     async def remove(self, question: Remove) -> Acted:
         """Cancel silently what an export has; what is not held any more may be on its way, and stays."""
-        tally, pace = Tally(), self._walk.pace()
+        tally, stint = Tally(), self._walk.stint()
         wanted = {item.seq: item for item in question.items}
         cancelling = Cancelling(self._engine, question.by, is_exported=True)
-        async for items in self._walk.items(pace, sorted(wanted)):
+        async for items in self._walk.items(stint, sorted(wanted)):
             for loaded in items:
                 exported = wanted[loaded.seq]
                 item = self._standings.item(loaded) if loaded.item_id == exported.id else None
@@ -170,8 +171,8 @@ class Acts:
                 if held:
                     tally.touch(cancelling.cancel(item, held))
                     self._take_away(item.seq, held, item.envelope)
-                if pace.is_due:
-                    await self._turn(pace)
+                if stint.is_due:
+                    await self._turn(stint)
         if tally.recipients:
             await self.written()
         return Acted(tally.recipients, tally.messages, tally.sending, tally.left)
@@ -191,9 +192,9 @@ class Acts:
         except TimeoutError:
             raise NotWrittenError("it was done, but the disk does not take it: a crash would undo it") from None
 
-    async def _turn(self, pace: Pace) -> None:
+    async def _turn(self, stint: Stint) -> None:
         """Let mail go on, and the disk come after."""
-        await pace.turn()
+        await stint.turn()
         store = self._engine.store
         while store.pending_bytes > PENDING_BYTES_MAX and not self._engine.is_stopping:  # noqa: ASYNC110 - rare
             await asyncio.sleep(PENDING_POLL_S)
@@ -255,14 +256,14 @@ class Acts:
                 places.domains[domain] = None
         tally.touch(len(early) + len(ready))
 
-    async def _knock(self, places: _Places, pace: Pace) -> None:
+    async def _knock(self, places: _Places, stint: Stint) -> None:
         """Each knock is connections or a question to the DNS: not all of them in one moment, nor in one turn."""
         knocks: list[Callable[[], None]] = [site.knock for site in places.sites]
         knocks += [partial(self._engine.domains.knock, domain) for domain in places.domains]
         for count, knock in enumerate(knocks, 1):
             knock()
-            if pace.is_due:
-                await pace.turn()
+            if stint.is_due:
+                await stint.turn()
             if count % KNOCKS_AT_ONCE == 0:
                 await asyncio.sleep(KNOCKS_PAUSE_S)
 

@@ -37,7 +37,8 @@ class Agenda:
         self._handed: set[int] = set()
         """Items that another worker moved here and that were not read yet."""
         self._is_loading = False
-        self._wall_s = engine.clock.wall_s()
+        self._wall_s = self._reached_s = engine.clock.wall_s()
+        """The last that it was looked at, and the latest: the clock may be set back."""
         self._named_before = 0
         """How many of those due were named before the clock was set back: they may not be due any more."""
 
@@ -60,8 +61,19 @@ class Agenda:
 
     def take_up(self, seqs: Iterable[int]) -> None:
         """Recipients of these items may go now, as far as they are due and in nobody's hand."""
-        self._due.extend(array(SEQS_TYPE, seqs))
+        seqs = array(SEQS_TYPE, seqs)
+        wall_s = self._engine.clock.wall_s()
+        if wall_s < self._reached_s:
+            self._name_again(seqs, wall_s)
+        self._due.extend(seqs)
         self.go_on()
+
+    def _name_again(self, seqs: Iterable[int], wall_s: float) -> None:
+        """The clock was set back: what had been due before, and was kept back, goes to its time once more."""
+        for seq in seqs:
+            for due_s in {due_s for _, due_s in self._engine.store.dues(seq)}:
+                if wall_s < due_s <= self._reached_s:
+                    self._wheel.add(due_s, seq, wall_s)
 
     def handed(self, seq: int) -> None:
         """Another worker moved this one here."""
@@ -72,6 +84,7 @@ class Agenda:
         if wall_s < self._wall_s - SET_BACK_S:
             self._named_before = len(self._due)
         self._wall_s = wall_s
+        self._reached_s = max(self._reached_s, wall_s)
         due, opened = self._wheel.advance(wall_s)
         for seqs in due:
             self._due.extend(seqs)

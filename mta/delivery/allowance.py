@@ -10,6 +10,7 @@ from mta.delivery.calendars import Calendar, calendar
 from mta.delivery.channel import Channel
 from mta.delivery.gate import Gate, SharedLimit
 from mta.delivery.tenant_limits import TenantLimits
+from mta_policies.limits import begin, may_begin
 from mta_policies.schema import Limits, Retry
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Allowance:
         self._rated = [meter for meter in (self.meter, *(limit.meter for limit in shared)) if meter.has_rate]
         self.is_free = not (self.meter.has_rate or self.turns or own or self.tenants or self._pool.warming)
         """Transactions need not be asked for."""
+        self.has_rates_alone = not (self._calendars or self._pool.warming)
+        """Neither hours nor a quota nor a plan holds a transaction back: `lets` knows all that does."""
+        self._messages_max, self._recipients_in_all = limits.messages_per_connection, per_connection
 
     def _set_tenants(self) -> None:
         if not self._pool.site.destination.policy.tenants_with_limits:
@@ -138,6 +142,15 @@ class Allowance:
         self.meter.change(self.limits, destination.share, self._loop.time())
         self._set_gates()
 
+    def lets(self, now_s: float) -> bool:
+        """Whether nothing holds the next transaction back; where something does, or may, it is to be asked for."""
+        if not self.has_rates_alone:
+            return False
+        for gate in self.turns:
+            if gate.waiting or gate.expected is not None:
+                return False
+        return may_begin(self._rated, now_s)
+
     def stops(self, gates: Sequence[Gate], now_s: float, granted: Gate | None) -> bool:
         """Whether the pool has to wait at one of these gates."""
         priority = self._pool.lane.head_priority()
@@ -156,9 +169,7 @@ class Allowance:
     def transaction(self) -> None:
         """A MAIL is being said. Counted by the clock: the loop's time may be as old as its turn, and what is counted
         too early lets the next one come too soon."""
-        now_s = self._clock.monotonic_s()
-        for meter in self._rated:
-            meter.transaction(now_s)
+        begin(self._rated, self._clock.monotonic_s())
         for each in self._calendars:
             each.take()
 
@@ -169,13 +180,15 @@ class Allowance:
             limit.meter.opened(now_s)
 
     def busy(self, channel: Channel) -> None:
-        """A connection works again."""
+        """A connection that was lent works again."""
+        channel.is_lent = False
         for gate in self.gates:
             gate.busy(channel)
 
     def lend(self, channel: Channel) -> None:
         """An idle connection may make room for other sites, where there is no mail or it had its turn."""
         if self._pool.head_priority < 0 or self._loop.time() - channel.ready_s >= TURN_S:
+            channel.is_lent = True
             for gate in self.gates:
                 gate.idle(channel)
 
@@ -194,10 +207,7 @@ class Allowance:
 
     def is_used_up(self, channel: Channel) -> bool:
         """Whether a connection has carried what it may, or others need its place more than the pool's own mail."""
-        limits = self.limits
-        if 0 < limits.messages_per_connection <= channel.messages:
-            return True
-        if 0 < limits.recipients_per_connection <= channel.recipients:
+        if 0 < self._messages_max <= channel.messages or 0 < self._recipients_in_all <= channel.recipients:
             return True
         for gate in self.gates:
             if gate.waiting:

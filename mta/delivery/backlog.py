@@ -2,7 +2,8 @@
 the next few are signed before their turn, and how those far from it wait as numbers alone.
 
 Where there are no keys jobs go from the lane, or from what was read ahead. Else a few of them are signed ahead
-(`Stages`), so that a connection never waits for a signature, and limits are asked only for mail that can go.
+(`Stages`), so that a connection never waits for a signature, and limits are asked only for mail that can go. What is
+ready waits, for a moment at most, for more urgent mail that is being signed or read back.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ LOADED_AHEAD_MAX = 128  # cold jobs that one visit to the disk brings back, wher
 SIGNED_AHEAD_MIN = 2  # jobs that are signed before their turn: one goes out, the next is there
 SIGNED_AHEAD_MAX = 64  # more would keep no connection busier, and what is urgent would come later
 SIGNATURE_S = 0.005  # as long as a batch takes: who still waits then may ask for more once more
+HELD_S = 1.0  # so long what is ready waits for a more urgent signature or its content: many times what both take
 PARKED_AT_ONCE = 256  # suspended jobs that one pump takes away before the loop turns
 
 
@@ -38,7 +40,9 @@ class Backlog:
         self.is_loading = False
         self.parked = 0
         """How many suspended jobs this pump took away; the next one begins at 0."""
-        self._loading_priority = -1
+        self._loading_filled = 0
+        """Bit n: what is being read back has priority n."""
+        self._loading_since_s = 0.0
         self._ahead = 1
         self._loaded_s = 0.0
         self._reads_on = False
@@ -77,7 +81,10 @@ class Backlog:
 
     def head_priority(self) -> int:
         """The priority of what goes next, or is being read back to go; -1 where there is nothing."""
-        return max(self.lane.head_priority(), self._loading_priority)
+        return max(self.lane.head_priority(), self._loading_priority())
+
+    def _loading_priority(self) -> int:
+        return self._loading_filled.bit_length() - 1
 
     def head(self) -> Job | None:
         """Whose turn it is, still in the lane; None where that is only known when the loop has turned."""
@@ -117,16 +124,20 @@ class Backlog:
     def next(self, recipients_max: int, now_s: float) -> Job | None:
         """The next job, taken out, with its content in memory; None where there is none, or it is on its way.
 
-        Of one with more recipients (0: no limit) the first part is taken. Hot jobs behind a cold one may pass it while
-        it is first read back, and signed ones those that are being signed. Where jobs are signed it is asked after
-        `has_ready` said yes.
+        Of one with more recipients (0: no limit) the first part is taken. Hot jobs behind a cold one that is no more
+        urgent may pass it while it is first read back, and signed ones those that are being signed. Where jobs are
+        signed it is asked after `has_ready` said yes.
         """
         lane, engine = self.lane, self._engine
         if lane.signs:
             return self._first_part(lane.ready.pop(), recipients_max)
         picked = lane.picked
         while (lane.filled or picked.filled) and self.parked < PARKED_AT_ONCE:
-            if self.is_loading and (self._keeps_turn or self._waits_for_disk(now_s)):
+            if self.is_loading and (
+                self._keeps_turn
+                or self._waits_for_disk(now_s)
+                or self._waits_for_urgent(lane.unsigned_priority(), now_s)
+            ):
                 return None
             picked_filled = picked.filled
             job = lane.pop_unsigned()
@@ -188,13 +199,18 @@ class Backlog:
     def _has_ready(self, now_s: float) -> bool:
         if self._keeps_turn:
             return False
-        engine, ready = self._engine, self.lane.ready
+        engine, lane = self._engine, self.lane
+        ready = lane.ready
+        others = lane.filled | lane.picked.filled | lane.signing_filled | self._loading_filled
         while (job := ready.peek()) is not None and self.parked < PARKED_AT_ONCE:
             if job.state != WAITING:
                 ready.pop()
             elif job.expires_s <= engine.clock.wall_s():
                 ready.pop()
                 engine.fates.expire(job, self._pool.way)
+            elif others >> job.priority > 1 and self._is_passed(job, now_s):
+                if ready.peek() is job:
+                    return False
             elif engine.parking.active and self._is_parked(job):
                 ready.pop()
             elif job.content is None and not self._warm(job, now_s):
@@ -207,8 +223,35 @@ class Backlog:
                 break
         return job is not None and self.parked < PARKED_AT_ONCE
 
+    def _is_passed(self, job: Job, now_s: float) -> bool:
+        """Whether more urgent mail goes before the first that is ready: it is ready by now, or will be in a moment."""
+        lane = self.lane
+        if lane.unsigned_priority() > job.priority:
+            self.sign_ahead(now_s)
+        return lane.ready.peek() is not job or self._waits_for_urgent(job.priority, now_s)
+
+    def _waits_for_urgent(self, priority: int, now_s: float) -> bool:
+        """Whether what is ready stays for now, because more urgent mail is being signed or read back: else that would
+        go behind mail of less weight whenever it takes a moment, at a slow rate message after message.
+
+        Not where it takes long: a helper that hangs or a slow disk stops nothing that can go. The pool is pumped when
+        it is over.
+        """
+        wait_s = 0.0
+        if self.is_loading and max(self._loading_priority(), self.lane.unsigned_priority()) > priority:
+            wait_s = self._loading_since_s + HELD_S - now_s
+        if wait_s <= 0 and self.lane.signing_filled >> priority > 1:
+            for job, since_s in self.lane.signing.items():
+                if job.priority > priority:
+                    wait_s = since_s + HELD_S - now_s
+                    break
+        if wait_s > 0:
+            self._pool.wake_in(wait_s, now_s)
+        return wait_s > 0
+
     def sign_ahead(self, now_s: float) -> None:
-        """Begin to sign what goes next: twice as much as there are connections, or more where those had to wait."""
+        """Begin to sign what goes next: twice as much as there are connections, or more where those had to wait. What
+        is less urgent than that does not count."""
         lane = self.lane
         if not lane.signs:
             return
@@ -216,10 +259,10 @@ class Backlog:
             self._signed_ahead, self._waited_for = 0, None
             return
         engine = self._engine
-        room = max(SIGNED_AHEAD_MIN, 2 * len(self._pool.channels), self._signed_ahead)
-        room = min(SIGNED_AHEAD_MAX, room) - lane.ahead
+        most = min(SIGNED_AHEAD_MAX, max(SIGNED_AHEAD_MIN, 2 * len(self._pool.channels), self._signed_ahead))
+        room = most - lane.ahead
         while lane.has_unsigned and self.parked < PARKED_AT_ONCE:
-            if room <= 0 and lane.unsigned_priority() <= lane.ahead_priority():
+            if room <= 0 and lane.ahead_of(lane.unsigned_priority()) >= most:
                 return
             if self.is_loading and self._waits_for_disk(now_s):
                 return
@@ -231,14 +274,14 @@ class Backlog:
             elif engine.parking.active and self._is_parked(job):
                 pass
             elif job.content is not None or self._warm(job, now_s):
-                self._sign(job)
+                self._sign(job, now_s)
                 room -= 1
                 if self._reads_on:
                     self._read_on(now_s)
             else:
                 self._load(job, now_s)
 
-    def _sign(self, job: Job) -> None:
+    def _sign(self, job: Job, now_s: float) -> None:
         """A job with its content in memory: it is ready at once, or soon, or must wait for long."""
         lane = self.lane
         if is_signed(job):
@@ -256,7 +299,7 @@ class Backlog:
             lane.ready.push(job.priority, job)
         else:
             job.state = SIGNING
-            lane.begin(job)
+            lane.begin(job, now_s)
 
     def _signed(self, job: Job, reply: Reply | None) -> None:
         """A job is signed, or cannot be."""
@@ -281,8 +324,7 @@ class Backlog:
                 lane.ready.push(job.priority, job)
                 self._pool.signed(job)
                 return
-        if lane.has_unsigned:  # a connection that waited for this one has to be given another
-            self._pool.pump()
+        self._pool.pump()  # a connection that waited for this one has to be given another
 
     def _put_off(self, job: Job, reply: Reply) -> None:
         engine = self._engine
@@ -334,7 +376,8 @@ class Backlog:
         self._ahead = min(LOADED_AHEAD_MAX, self._ahead * 2) if now_s - self._loaded_s < WARM_S else 1
         self.is_loading = True
         self._is_ahead, self._was_ready, self._keeps_turn = is_ahead, was_ready, keeps_turn
-        self._loading_priority = first.priority
+        self._loading_filled = 1 << first.priority
+        self._loading_since_s = now_s
         jobs = [first]
         while len(jobs) < self._ahead and (job := self._living(peek, pop)) is not None:
             if job.content is not None or job.priority != first.priority:
@@ -354,7 +397,7 @@ class Backlog:
 
     def _loaded(self, ready: Sequence[Job], lost: Sequence[Job]) -> None:
         self.is_loading = self._keeps_turn = False
-        self._loading_priority = -1
+        self._loading_filled = 0
         self._loaded_s = self._engine.loop.time()
         self._reads_on = True
         for job in lost:

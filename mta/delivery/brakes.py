@@ -4,7 +4,7 @@ A brake is one restraint (`mta_policies.restraint`) with the gates at which pool
 mail of a source for a site hold for whole pools: beside the policy's own limits, as further shared ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from mta.delivery.pool import Pool
 from mta.delivery.stages import is_signed
 from mta.delivery.throttles import Throttle
 from mta.handoff.claims import LimitState
+from mta.model.envelope import Envelope
 from mta.reporting.events import NO_WAY
 from mta_policies.answers import Subject, scope_key
 from mta_policies.firing import Change, Firing
@@ -34,6 +35,7 @@ HANDED = "firing"
 
 PASSED_S = 60.0  # how often an owner without a place gives mail away
 PASSED_ON = 100  # messages of a pool at a time: all of it gets on, and a firing that is soon over moves no long queue
+KNOWN_MAX = 1_000  # kinds of messages of which it is remembered what holds them
 SET_AT_ONCE = 2_000  # pools that a firing takes hold of before the loop turns: some ten milliseconds
 
 
@@ -56,13 +58,15 @@ class Brake:
 class Braked:
     """What holds for one pool."""
 
-    __slots__ = ("_engine", "_stopping", "brakes")
+    __slots__ = ("_engine", "_stopping", "brakes", "stops")
 
     def __init__(self, engine: "Dispatcher", brakes: list[Brake]) -> None:
         self._engine = engine
         self.brakes = brakes
         self._stopping = [brake for brake in brakes if brake.firing.action != "slow"]
         """Those that may stop it altogether."""
+        self.stops = bool(self._stopping)
+        """Whether `wait_s` is to be asked."""
 
     def wait_s(self) -> float:
         """Seconds in which the pool begins nothing; 0.0: it may."""
@@ -102,6 +106,10 @@ class Brakes:
         self._brakes: dict[Identity, Brake] = {}
         self._of_pools: dict[str, dict[Identity, Brake]] = {}
         self._of_jobs: dict[str, dict[Identity, Brake]] = {}
+        self._job_scopes: frozenset[str] = frozenset()
+        """Of what is in it, so that no key of another scope is made for a message."""
+        self._known: dict[tuple[str | bool | None, ...], list[Brake]] = {}
+        """What holds messages that have all that scopes are about in common."""
         self._to_set: list[Pool] = []
         self._passed_s = destination.engine.loop.time()
         self.listens = False
@@ -113,7 +121,15 @@ class Brakes:
     def __iter__(self) -> Iterator[Brake]:
         return iter(self._brakes.values())
 
+    @property
+    def are_of_messages(self) -> bool:
+        """Whether any holds single messages, so that each is to be asked for."""
+        return bool(self._of_jobs)
+
     def _listen(self) -> None:
+        of_jobs = (brake for brakes in self._of_jobs.values() for brake in brakes.values())
+        self._job_scopes = frozenset(brake.firing.scope for brake in of_jobs)
+        self._known.clear()
         self.listens = any(brake.restraint.listens for brake in self._brakes.values())
 
     def follow(self, identity: Identity, firing: Firing | None) -> None:
@@ -128,9 +144,9 @@ class Brakes:
             self._begin(identity, firing, now_s, wall_s)
             return
         restraint, meter = brake.restraint, brake.restraint.meter
-        was_unlimited, limits = meter.is_unlimited, restraint.tightened(Limits())
+        before = meter.is_unlimited, meter.has_rate, restraint.tightened(Limits())
         restraint.change(firing, now_s, wall_s)
-        if meter.is_unlimited is not was_unlimited or restraint.tightened(Limits()) != limits:
+        if (meter.is_unlimited, meter.has_rate, restraint.tightened(Limits())) != before:
             self._set(brake)
         self._lower(brake, wall_s)
         brake.limit.turns.wake()
@@ -145,22 +161,21 @@ class Brakes:
         brake = self._brakes[identity] = Brake(self._engine, restraint)
         if self._engine.follows_s:
             restraint.meter.restore({}, self._engine.follows_s)
+        table = self._of_pools if restraint.is_of_pools else self._of_jobs
+        table.setdefault(firing.key, {})[identity] = brake
         self._listen()
         if restraint.is_of_pools:
-            self._of_pools.setdefault(firing.key, {})[identity] = brake
             self._set(brake)
             self._lower(brake, wall_s)
-        else:
-            self._of_jobs.setdefault(firing.key, {})[identity] = brake
 
     def _end(self, identity: Identity, brake: Brake) -> None:
         del self._brakes[identity]
-        self._listen()
         table = self._of_pools if brake.restraint.is_of_pools else self._of_jobs
         known = table[brake.firing.key]
         del known[identity]
         if not known:
             del table[brake.firing.key]
+        self._listen()
         if brake.restraint.is_of_pools:
             self._set(brake)
             self._pump(brake)
@@ -170,27 +185,47 @@ class Brakes:
 
     # single messages
 
-    def kept(self, pool: Pool, job: Job) -> Iterator[tuple[Lot, Sequence[int]]]:
+    def kept(self, pool: Pool, job: Job) -> Iterable[tuple[Lot, Sequence[int]]]:
         """See `mta.delivery.parking.Kept`."""
-        if not self._of_jobs:
-            return
-        envelope = job.envelope
-        judging = self._destination.judging
-        whole = judging.subject(pool, job, job.parts[0], NO_WAY, envelope)._replace(recipient="")
-        if envelope is None:
-            whole = whole._replace(spf_domain="")
-        keys = keys_of_job(whole)
-        if pool.lane.signs and not is_signed(job):
-            keys = [key for key in keys if not key.startswith("path ")]
-        for brake in self._brakes_of(keys):
-            if job.parts and not brake.throttle.lets(job):
-                yield brake.throttle.lot, list(job.parts)
+        of_whole = self._of_whole(pool, job)
+        if "recipient" in self._job_scopes and job.envelope is not None:
+            return self._kept_each(of_whole, job, job.envelope)
+        if len(of_whole) == 1:
+            throttle = of_whole[0].throttle
+            return () if throttle.lets(job) else ((throttle.lot, list(job.parts)),)
+        return _kept_whole(of_whole, job)
+
+    def _kept_each(self, of_whole: list[Brake], job: Job, envelope: Envelope) -> Iterator[tuple[Lot, Sequence[int]]]:
+        """The same, where single recipients may be held."""
+        yield from _kept_whole(of_whole, job)
+        provider = self._destination.provider
+        for part in list(job.parts):
+            recipient = Subject(provider=provider, recipient=envelope.recipients[part].address)
+            for brake in self._brakes_of([scope_key("recipient", recipient)]):
+                if part in job.parts and not brake.throttle.lets(job):
+                    yield brake.throttle.lot, [part]
+
+    def _of_whole(self, pool: Pool, job: Job) -> list[Brake]:
+        """What holds all recipients of a message, beside what holds for its pool; as far as it is known yet: not who
+        signs it, and not who sent it where it is not in memory."""
+        envelope, signature = job.envelope, job.signature
+        signed = signature.domains if signature is not None else ""
+        is_unsigned = pool.lane.signs and not is_signed(job)
+        sender = None
         if envelope is not None:
-            for part in list(job.parts):
-                recipient = whole._replace(recipient=envelope.recipients[part].address)
-                for brake in self._brakes_of([scope_key("recipient", recipient)]):
-                    if part in job.parts and not brake.throttle.lets(job):
-                        yield brake.throttle.lot, [part]
+            sender = envelope.sender_domain if "spf-domain" in self._job_scopes else ""
+        whose = (pool.source.name, pool.site.name, job.tenant, job.campaign, signed, is_unsigned, sender)
+        found = self._known.get(whose)
+        if found is None:
+            subject = self._destination.judging.subject(pool, job, job.parts[0], NO_WAY, envelope)
+            unknown = {"path"} if is_unsigned else set[str]()
+            unknown |= {"recipient"} if envelope is not None else {"recipient", "spf-domain"}
+            scopes = self._job_scopes - unknown
+            found = self._brakes_of([scope_key(scope, subject) for scope in scopes])
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[whose] = found
+        return found
 
     def _brakes_of(self, keys: Sequence[str]) -> list[Brake]:
         return [brake for key in keys for brake in self._of_jobs.get(key, {}).values()]
@@ -236,6 +271,7 @@ class Brakes:
     def reload(self) -> None:
         """Another policy, or another share of it; the sites are told afterwards."""
         now_s, wall_s, destination = self._engine.loop.time(), self._engine.clock.wall_s(), self._destination
+        self._known.clear()
         for brake in self._brakes.values():
             brake.restraint.reload(destination.policy, destination.share, now_s, wall_s)
 
@@ -243,7 +279,7 @@ class Brakes:
         found = list(pool.braked.brakes) if pool.braked is not None else []
         if job is not None and self._of_jobs:
             subject = self._destination.judging.subject(pool, job, job.parts[0], NO_WAY, job.envelope)
-            found += self._brakes_of(keys_of_job(subject))
+            found += self._brakes_of([scope_key(scope, subject) for scope in self._job_scopes])
         return [brake for brake in found if brake.restraint.listens]
 
     def refused(self, pool: Pool, job: Job | None, rule: str) -> Iterator[Change]:
@@ -313,6 +349,13 @@ class Brakes:
     def _pump(self, brake: Brake) -> None:
         """Pools that it is for may perhaps go on."""
         self._engine.restraints.pump({pool.site: None for pool in self._pools_of(brake)})
+
+
+def _kept_whole(brakes: list[Brake], job: Job) -> Iterator[tuple[Lot, Sequence[int]]]:
+    """What is kept of a message by what holds all of it."""
+    for brake in brakes:
+        if job.parts and not brake.throttle.lets(job):
+            yield brake.throttle.lot, list(job.parts)
 
 
 def keys_of(pool: Pool) -> dict[str, None]:

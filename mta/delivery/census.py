@@ -13,21 +13,11 @@ import msgspec
 from mta.delivery.reasons import Reasons
 from mta.delivery.standing import ItemStand, Stand, Standings
 from mta.delivery.summing import Summing
-from mta.delivery.walk import Pace, Walk
+from mta.delivery.walk import Stint, Walk
 from mta.model import envelope as envelopes
 from mta.model.selection import Criteria, Selection
-from mta.reporting.questions import (
-    LIST_MAX,
-    List,
-    Listed,
-    Reason,
-    RecipientRow,
-    Show,
-    Shown,
-    Summarized,
-    Summary,
-    Suspension,
-)
+from mta.reporting.questions import Suspension
+from mta.reporting.waiting import LIST_MAX, List, Listed, Reason, RecipientRow, Show, Shown, Summarized, Summary
 from mta_policies.firing import Firing
 from mta_queue.store import Loaded
 
@@ -90,18 +80,18 @@ class Census:
         if not question.after or pages is None or not pages.has(question.after, now_s):
             pages = await self._find(selection, question.after)
         self._keep(selection, pages)
-        criteria, pace = Criteria(selection), self._walk.pace()
+        criteria, stint = Criteria(selection), self._walk.stint()
         rows: list[RecipientRow] = []
         found = pages.found
         at = bisect_right(found, f"{question.after}\1") if question.after else 0
         while at < len(found) and len(rows) < limit:
             to = self._whole(found, min(at + PAGE_ITEMS_AT_ONCE, len(found)))
             by_id: dict[str, list[RecipientRow]] = {}
-            async for items in self._walk.items(pace, [_seq_of(each) for each in found[at:to]]):
+            async for items in self._walk.items(stint, [_seq_of(each) for each in found[at:to]]):
                 for loaded in items:
                     by_id.setdefault(loaded.item_id, []).extend(self._rows(loaded, criteria))
-                    if pace.is_due:
-                        await pace.turn()
+                    if stint.is_due:
+                        await stint.turn()
             while at < to and len(rows) < limit:
                 message_id = _id_of(found[at])
                 rows += by_id.get(message_id, ())
@@ -128,8 +118,8 @@ class Census:
         """Walk over everything for the messages that match, of which the first are kept."""
         found: list[_Found] = []
         is_all = True
-        criteria, pace = Criteria(selection), self._walk.pace()
-        async for some in self._matching(criteria, pace):
+        criteria, stint = Criteria(selection), self._walk.stint()
+        async for some in self._matching(criteria, stint):
             found += [f"{message_id}\0{seq}" for message_id, seq in some if message_id > after]
             if len(found) >= MESSAGES_KEPT_MAX + MESSAGES_KEPT_MAX // 4:  # more at once would be a long turn
                 found.sort()
@@ -140,7 +130,7 @@ class Census:
             del found[self._whole(found, MESSAGES_KEPT_MAX) :]
         return _Pages(after, found, is_all, 0.0)
 
-    async def _matching(self, criteria: Criteria, pace: Pace) -> AsyncIterator[list[tuple[str, int]]]:
+    async def _matching(self, criteria: Criteria, stint: Stint) -> AsyncIterator[list[tuple[str, int]]]:
         """Slices of what matches: ids of messages and seqs."""
         ids: dict[int, str] = {}
 
@@ -152,17 +142,17 @@ class Census:
             return False
 
         if criteria.is_everything:  # nothing need be known of it but its id
-            async for seqs, items in self._walk.slices(pace, wants=wants):
+            async for seqs, items in self._walk.slices(stint, wants=wants):
                 unread = [(loaded.item_id, loaded.seq) for loaded in items]
                 yield [(ids.pop(seq), seq) for seq in seqs if seq in ids] + unread
             return
-        async for _, items in self._walk.meant(pace, criteria):
+        async for _, items in self._walk.meant(stint, criteria):
             found: list[tuple[str, int]] = []
             for loaded in items:
                 if self._standings.item(loaded, criteria) is not None:
                     found.append((loaded.item_id, loaded.seq))
-                if pace.is_due:
-                    await pace.turn()
+                if stint.is_due:
+                    await stint.turn()
             yield found
 
     def _rows(self, loaded: Loaded, criteria: Criteria) -> list[RecipientRow]:
@@ -215,8 +205,8 @@ class Census:
     async def show(self, question: Show) -> Shown:
         """All recipients of one message that wait here, at most RECIPIENTS_MAX."""
         shown = Shown([])
-        pace, criteria = self._walk.pace(), Criteria(Selection(id=question.id))
-        async for _, items in self._walk.meant(pace, criteria):
+        stint, criteria = self._walk.stint(), Criteria(Selection(id=question.id))
+        async for _, items in self._walk.meant(stint, criteria):
             for loaded in items:
                 item = self._standings.item(loaded, criteria)
                 if item is None:
@@ -226,8 +216,8 @@ class Census:
                 shown.client = envelope.client
                 for stand in item.stands[: RECIPIENTS_MAX - len(shown.rows)]:
                     shown.rows.append(self._row(item, stand, is_exact=True))
-                    if pace.is_due:
-                        await pace.turn()
+                    if stint.is_due:
+                        await stint.turn()
         return shown
 
 

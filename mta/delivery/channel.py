@@ -8,6 +8,7 @@ from mta.model.dates import date_header
 from mta.model.outcome import Outcome, Reply
 from mta.reporting.events import Way
 from mta.smtp.client import Outgoing, TlsMode
+from mta_policies.engine import Counts
 
 if TYPE_CHECKING:
     from mta.delivery.pool import Pool
@@ -22,8 +23,10 @@ class Channel:
         "_pool",
         "begun_s",
         "begun_wall_s",
+        "counts",
         "idle_since_s",
         "is_leaving",
+        "is_lent",
         "is_opening",
         "job",
         "messages",
@@ -53,6 +56,10 @@ class Channel:
         """Nobody knows yet whether it will be ready."""
         self.is_leaving = False
         """It takes no further job."""
+        self.is_lent = False
+        """It has nothing to do, and gates were told."""
+        self.counts: Counts | None = None
+        """What deliveries on it count for, as the rules are."""
         self._has_quit = False
         self.way = Way()
         self._connection = Connection(

@@ -17,26 +17,10 @@ from mta.delivery.imports import Bringer, ImportRefusedError, Imports
 from mta.delivery.reasons import Reasons
 from mta.delivery.standing import Standings
 from mta.delivery.walk import StoppingError
-from mta.reporting.questions import (
-    Act,
-    Answer,
-    Explain,
-    Export,
-    Failed,
-    Import,
-    Known,
-    List,
-    Metrics,
-    Piece,
-    Question,
-    Remove,
-    Rules,
-    Show,
-    Summary,
-    Suspend,
-    Upload,
-    Warmups,
-)
+from mta.reporting.moved_mail import Export, Import, Known, Piece, Remove, Upload
+from mta.reporting.questions import Act, Answer, Failed, Question, Rules, Suspend, Warmups
+from mta.reporting.waiting import Explain, List, Show, Summary
+from mta.reporting.worker_counts import Metrics
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher

@@ -52,9 +52,8 @@ class Destination:
         self.listen()
 
     def listen(self) -> None:
-        """Rules, firings or plans of new sources may want to hear of what is delivered, or no more."""
-        is_braked = self.brakes is not None and self.brakes.listens
-        self.listens = self.judging.listens or is_braked or self.engine.warming.active
+        """Rules or firings may want to hear of what is delivered, or no more."""
+        self.listens = self.judging.listens or (self.brakes is not None and self.brakes.listens)
 
     def meter(self, limits: Limits) -> Meter:
         """Keeps a level of limits here. Behind a process that died in the middle it begins with all used up that may

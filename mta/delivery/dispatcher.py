@@ -43,7 +43,7 @@ from mta.model import envelope as envelopes
 from mta.model.clock import Clock
 from mta.model.envelope import Envelope
 from mta.reporting.events import NO_WAY, Events
-from mta.reporting.questions import PolicyCounts
+from mta.reporting.worker_counts import PolicyCounts
 from mta.resolve.resolver import Resolver
 from mta_queue.store import Loaded, Store
 

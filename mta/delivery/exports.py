@@ -17,7 +17,7 @@ from mta.delivery.standing import ItemStand, Stand, Standings
 from mta.delivery.walk import Walk
 from mta.model import envelope as envelopes
 from mta.model.selection import Criteria
-from mta.reporting.questions import Export, Exported, MovedItem, MovedRecipient, Piece, PieceOf
+from mta.reporting.moved_mail import Export, Exported, MovedItem, MovedRecipient, Piece, PieceOf
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
@@ -43,12 +43,12 @@ class Exports:
         seqs = engine.store.seqs()
         first = bisect_right(seqs, question.after)
         wanted = seqs[first:]
-        tally, pace, criteria = Tally(), self._walk.pace(), Criteria(question.selection)
+        tally, stint, criteria = Tally(), self._walk.stint(), Criteria(question.selection)
         found: list[tuple[ItemStand, list[Stand]]] = []
         used_bytes = next_seq = 0
         budget_bytes = min(question.budget_bytes, PIECE_BYTES_MAX)
         end_s = engine.clock.monotonic_s() + ACT_S
-        async for some, items in self._walk.meant(pace, criteria, wanted):
+        async for some, items in self._walk.meant(stint, criteria, wanted):
             for loaded in items:
                 item = self._standings.item(loaded, criteria)
                 stands = tally.touchable(item.stands) if item is not None else []
@@ -59,8 +59,8 @@ class Exports:
                 if used_bytes >= budget_bytes:
                     next_seq = loaded.seq
                     break
-                if pace.is_due:
-                    await pace.turn()
+                if stint.is_due:
+                    await stint.turn()
             if not next_seq and some and engine.clock.monotonic_s() > end_s:
                 next_seq = some[-1]
             if next_seq:

@@ -18,7 +18,7 @@ from mta.model.clock import Clock
 from mta.model.envelope import Envelope
 from mta.model.outcome import COUNTED_STAGES, Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import NO_WAY, Events, Fate, FateKind, Way, encode_note, encode_notes
-from mta.reporting.questions import PolicyCounts
+from mta.reporting.worker_counts import PolicyCounts
 from mta_policies.engine import Verdict
 from mta_policies.retry import next_attempt_s
 from mta_policies.schema import Retry

@@ -17,7 +17,7 @@ from mta.delivery.shortage import Told
 from mta.delivery.sites import Site
 from mta.handoff.placement import Destination as Placed
 from mta.model.envelope import Envelope, Recipient
-from mta.reporting.questions import Explain, Explained, Outlook, Reason, Wait
+from mta.reporting.waiting import Explain, Explained, Outlook, Reason, Wait
 from mta.resolve.errors import ResolveError
 from mta.resolve.sites import MailHosts
 from mta_policies.answers import SYSTEM_SOURCE, Subject, scope_key

@@ -53,7 +53,8 @@ class Gate:
         """How many pools wait."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
-        self._expected: Waiter | None = None
+        self.expected: Waiter | None = None
+        """Whose turn it is, though it has to read its mail first: nobody passes."""
         self._expected_timer: asyncio.TimerHandle | None = None
         self._idle: dict[Idler, None] = {}
         self._leaving: set[Idler] = set()
@@ -71,11 +72,11 @@ class Gate:
     def stops(self, pool: Waiter, priority: int, now_s: float, granted: "Gate | None") -> bool:
         """Whether a pool has to wait here; if so it is queued and will be `granted`."""
         wait_s = self.ask(now_s)
-        if pool is self._expected:
+        if pool is self.expected:
             self._expect(None)
             is_next = True
         else:
-            is_next = self._expected is None and (granted is self or self.head_priority() < priority)
+            is_next = self.expected is None and (granted is self or self.head_priority() < priority)
         if wait_s <= 0 and is_next:
             return False
         waits = pool.waits.get(self)
@@ -88,18 +89,18 @@ class Gate:
 
     def expect(self, pool: Waiter) -> None:
         """A pool passed but has to read its mail first: nobody passes before it comes back, or is late."""
-        if self._expected is None:
+        if self.expected is None:
             self._expect(pool)
 
     def _expect(self, pool: Waiter | None) -> None:
         if self._expected_timer is not None:
             self._expected_timer.cancel()
-        self._expected = pool
+        self.expected = pool
         # Whoever waits behind it is woken in any case: at once behind the one that came, or when it does not come.
         self._expected_timer = self._loop.call_later(EXPECTED_S if pool else 0.0, self._on_expected)
 
     def _on_expected(self) -> None:
-        self._expected_timer = self._expected = None
+        self._expected_timer = self.expected = None
         self.wake()
 
     def leave(self, pool: Waiter) -> None:
@@ -114,7 +115,7 @@ class Gate:
                 connection = next(iter(self._idle))
                 self.leaving(connection)
                 connection.leave()
-        elif not self._is_waking and self._expected is None:
+        elif not self._is_waking and self.expected is None:
             at_s = self._loop.time() + wait_s
             if self._timer is not None:
                 if self._timer_s <= at_s + TIMER_SLACK_S:
@@ -129,7 +130,7 @@ class Gate:
 
     def wake(self) -> None:
         """There may be room: let waiting pools pass, the most urgent first, as long as there is."""
-        if self._is_waking or not self.waiting or self._expected is not None:
+        if self._is_waking or not self.waiting or self.expected is not None:
             return
         self._is_waking = True
         wait_s = 0.0
@@ -141,7 +142,7 @@ class Gate:
                 _, pool = self._waiters.pop()
                 self.leave(pool)
                 pool.granted(self)
-                if self._expected is not None:
+                if self.expected is not None:
                     break
         finally:
             self._is_waking = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mta.delivery.sites import Site
-from mta.reporting.questions import PolicyCounts, WorkerCounts
+from mta.reporting.worker_counts import PolicyCounts, WorkerCounts
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher

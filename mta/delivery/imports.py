@@ -16,7 +16,7 @@ from mta.delivery.registry import HELD_S
 from mta.delivery.walk import Walk
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope
-from mta.reporting.questions import Imported, Known, KnownAre, MovedItem, MovedRecipient, Upload
+from mta.reporting.moved_mail import Imported, Known, KnownAre, MovedItem, MovedRecipient, Upload
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
@@ -79,15 +79,15 @@ class Imports:
 
     async def _look(self) -> None:
         known: list[set[int]] = [set() for _ in range(SHELVES)]
-        pace = self._walk.pace()
-        async for items in self._walk.items(pace):
+        stint = self._walk.stint()
+        async for items in self._walk.items(stint):
             for loaded in items:
                 recipients = envelopes.decode(loaded.meta).recipients
                 for state in loaded.parts:
                     number = hash((loaded.item_id, recipients[state.part].address))
                     known[number % SHELVES].add(number)
-                if pace.is_due:
-                    await pace.turn()
+                if stint.is_due:
+                    await stint.turn()
         self._known = known
 
     def _knows(self, message_id: str, address: str) -> bool:

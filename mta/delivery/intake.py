@@ -154,7 +154,8 @@ class Intake:
             groups.setdefault((attempts, source, prefer), {}).setdefault(domain, []).append(part)
         if not groups:
             return []
-        signature = self._shared_signature(seq) or signature or engine.parking.signature(seq)
+        kept = engine.parking.signature(seq)
+        signature = self._shared_signature(seq) or signature or kept
         if signature is None and len(groups) > 1 and not engine.signatures.is_off:
             signature = Signature()
         jobs: list[Job] = []

@@ -6,7 +6,6 @@ off for other mail is handed on to `restraints.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mta.delivery.job import Job
@@ -124,7 +123,8 @@ class Judging:
         destination.listen()
 
     def heard(self, pool: "Pool", channel: "Channel", job: Job, outcomes: Sequence[Outcome]) -> None:
-        """A transaction ended; to be called where the destination listens. What was taken is told here, once."""
+        """A transaction ended; to be called where the destination listens, or the pool's source has a plan. What was
+        taken is told here, once."""
         if pool.warming is not None:
             pool.warming.ended(channel, outcomes)
         if len(outcomes) == 1:
@@ -135,18 +135,22 @@ class Judging:
         if taken < 0:
             return
         destination, judge = self._destination, self._judge
-        changes: list[Change] = []
-        if judge.listens:
-            if judge.hears_messages:
-                subject = self.subject(pool, job, taken, channel.way, job.envelope)
-            else:
-                subject = _of_way(pool.source.name, channel.way.source_address, pool.site.name, destination.provider)
-            changes += judge.delivered(subject, self._now_s())
+        changes: Sequence[Change] = ()
+        if judge.hears_messages:
+            subject = self.subject(pool, job, taken, channel.way, job.envelope)
+            changes = judge.delivered(subject, self._now_s())
+            listens = judge.listens
+        elif listens := judge.hears_ways:
+            counts = channel.counts
+            if counts is None or counts.epoch is not judge.epoch:
+                address, site = channel.way.source_address, pool.site.name
+                counts = channel.counts = judge.counts(Subject(pool.source.name, address, site, destination.provider))
+            listens = judge.taken(counts, self._engine.clock.wall_s())
         if destination.brakes is not None and destination.brakes.listens:
-            changes += destination.brakes.delivered(pool, job, channel)
+            changes = [*changes, *destination.brakes.delivered(pool, job, channel)]
         if changes:
             self._engine.restraints.made(changes)
-        if changes or not (judge.listens or self._engine.warming.active):
+        if changes or (destination.listens and not listens):
             destination.listen()
 
     def subject(self, pool: "Pool", job: Job, part: int, way: Way, envelope: Envelope | None) -> Subject:
@@ -156,7 +160,7 @@ class Judging:
         recipient = sender_domain = ""
         if envelope is not None:
             recipient = envelope.recipients[part].address
-            sender_domain = envelope.sender.rpartition("@")[2].lower()
+            sender_domain = envelope.sender_domain
         return Subject(
             source.name,
             way.source_address or pool.address or source.ipv4 or source.ipv6,
@@ -186,12 +190,6 @@ class Judging:
 
     def _now_s(self) -> float:
         return self._engine.clock.wall_s()
-
-
-@lru_cache(maxsize=4096)
-def _of_way(source: str, address: str, site: str, provider: str) -> Subject:
-    """All mail that goes the same way."""
-    return Subject(source, address, site, provider)
 
 
 def unjudged(answer: Answer) -> Verdict:

@@ -60,7 +60,7 @@ class Parking:
         """Those of them that nobody suspended: a limit has no room."""
         self._freed: list[Lot] = []
         self._signatures: dict[int, Signature] = {}
-        """Of items that had been signed when a limit stopped them."""
+        """Of items that were signed, or were about to be with others of their recipients, when they were parked."""
 
     def asks(self, who: object, kept: Kept | None) -> None:
         """Somebody wants to be asked about every job whose turn comes; None: no more."""
@@ -85,8 +85,10 @@ class Parking:
         """Keep these parts of a job that is in no transaction; -> True: nothing is left of it."""
         if isinstance(lot.keeper, Shortage):
             self._engine.agenda.add(job.expires_s, job.seq)  # a quota may be closed for longer than mail lives
-            if job.signature is not None and job.signature.fields:
-                self._keep_signature(job.seq, job.signature)
+        if job.signature is None and len(parts) < len(job.parts) and not self._engine.signatures.is_off:
+            job.signature = Signature()  # of those that go now, and of these
+        if job.signature is not None and job.signature.fields != b"" and not job.attempts:  # else it is in their note
+            self._keep_signature(job.seq, job.signature)
         self._put(lot, job.seq, parts)
         return self._engine.shrink(job, parts, job.envelope)
 
@@ -97,7 +99,7 @@ class Parking:
 
     def signature(self, seq: int) -> Signature | None:
         """Of an item that was signed before it was parked, and is taken up again."""
-        return self._signatures.pop(seq, None)
+        return self._signatures.get(seq) if seq in self._lots else self._signatures.pop(seq, None)
 
     def _put(self, lot: Lot, seq: int, parts: Sequence[int]) -> None:
         self._count(lot, len(parts))

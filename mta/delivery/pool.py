@@ -148,8 +148,42 @@ class Pool:
 
     def push(self, job: Job) -> None:
         """A job may go."""
-        self.put(job)
-        self.pump()
+        if not self._goes_at_once(job):
+            self.put(job)
+            self.pump()
+        elif self.admits(job):
+            channel = self.idle.pop()
+            if channel.is_lent:
+                self.allowance.busy(channel)
+            self._send(channel, job)
+
+    def _goes_at_once(self, job: Job) -> bool:
+        """Nothing waits before it, nothing is counted or kept back here, and a connection has nothing to do: it need
+        not go through the lane. `pump` would do the same; it is asked where anything is not so plain."""
+        if not self.idle or self.lane:
+            return False
+        engine, allowance = self._engine, self.allowance
+        return (
+            allowance.is_free
+            and (len(job.parts) == 1 or len(job.parts) <= allowance.recipients_max or not allowance.recipients_max)
+            and engine.signatures.is_off
+            and self.braked is None
+            and job.content is not None
+            and not (
+                job.prefer_host
+                or allowance.limits.recipients_per_connection
+                or self.lane.signs
+                or self.lane.spilled
+                or self.spill.is_returning
+                or self._backlog.is_loading
+                or engine.parking.active
+                or engine.reserving.active
+                or engine.suspensions.active
+                or engine.is_overdue
+                or self.site.holds
+                or self.is_closed
+            )
+        )
 
     def take_back(self, job: Job, is_next: bool) -> None:
         """A job that was sent or promised and is still to go; `is_next`: before all others."""
@@ -207,24 +241,26 @@ class Pool:
         now_s = self._loop.time()
         if engine.suspensions.active and self._stands_still(engine.suspensions.pool_until_s(self) - now_s, now_s):
             return
-        if self.braked is not None and self._stands_still(self.braked.wait_s(), now_s):
+        if self.braked is not None and self.braked.stops and self._stands_still(self.braked.wait_s(), now_s):
             return
         if engine.is_overdue:
             self.wake_in(OVERDUE_WAIT_S, now_s)
             return
-        idle, allowance = self.idle, self.allowance
+        idle, allowance, meter = self.idle, self.allowance, self.meter
         signs = lane.signs
         had_channels = bool(self.channels)
         if signs and had_channels:
             backlog.sign_ahead(now_s)
         while lane:
-            most = allowance.recipients_max
-            if not allowance.is_free:
+            if not idle and meter.connections_open >= meter.connections_max and allowance.has_rates_alone:
+                break  # one that is done pumps again
+            most, is_let = allowance.recipients_max, allowance.is_free or allowance.lets(now_s)
+            if not is_let:
                 if self.warming is not None and (most := self.warming.most(most)) < 0:
                     if not self.warming.diverts():
                         self._stands_still(self.warming.wait_s(), now_s)
                     return
-                wait_s = self.meter.transaction_wait_s(now_s)
+                wait_s = meter.transaction_wait_s(now_s)
                 if wait_s > 0:
                     self.wake_in(wait_s, now_s)
                     return
@@ -239,7 +275,9 @@ class Pool:
                 if granted is not None and granted in allowance.turns and backlog.is_loading:
                     granted.expect(self)
                 break
-            if allowance.turns and allowance.stops(allowance.turns, now_s, granted):
+            if signs and engine.parking.active:
+                is_let = False  # looking for what is ready may have let others go
+            if not is_let and allowance.turns and allowance.stops(allowance.turns, now_s, granted):
                 return
             job = backlog.next(most, now_s)
             if job is None:
@@ -271,7 +309,7 @@ class Pool:
                 allowance.transaction()
                 if self.warming is not None:
                     self.warming.began(channel, len(job.parts))
-            if allowance.gates:
+            if channel.is_lent:
                 allowance.busy(channel)
             self._send(channel, job)
             granted = None
@@ -339,7 +377,7 @@ class Pool:
             or self.backoff.failures
         ):
             self._judge(channel, job, outcomes)
-        if self.site.destination.listens:
+        if self.site.destination.listens or self.warming is not None:
             self.site.destination.judging.heard(self, channel, job, outcomes)
         try:
             self._engine.fates.settle(self, job, outcomes, channel.way, channel.messages > 1)

@@ -17,8 +17,9 @@ from mta.delivery.reserving import LIMIT
 from mta.delivery.shortage import Shortage, Told
 from mta.delivery.standing import Stand, Standings
 from mta.model.envelope import Envelope
-from mta.reporting.questions import Reason, ReasonKind, Suspension
+from mta.reporting.questions import Suspension
 from mta.reporting.rule_words import effect_of, rule_written
+from mta.reporting.waiting import Reason, ReasonKind
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
 from mta_policies.units import rates_text, render_duration

@@ -16,7 +16,7 @@ from mta.delivery.channel import Channel
 from mta.delivery.job import WAITING, Job
 from mta.delivery.parking import Lot
 from mta.delivery.shortage import Shortage, Told
-from mta.reporting.questions import Explain, Reason
+from mta.reporting.waiting import Explain, Reason
 from mta_policies.answers import SYSTEM_SOURCE
 from mta_policies.cross_limit import CrossLimit, limit_of, value_of
 from mta_policies.leases import Lease, Shut
@@ -171,7 +171,7 @@ class Reserving:
         """The keys of a job that anything limits; without its sender's domain where it is not in memory."""
         sender = ""
         if self._by_sender and job.envelope is not None:
-            sender = job.envelope.sender.rpartition("@")[2].lower()
+            sender = job.envelope.sender_domain
         return self._keys(source, job.tenant, job.campaign, sender)
 
     def _keys(self, source: str, tenant: str, campaign: str, sender: str) -> tuple[str, ...]:
@@ -265,19 +265,23 @@ class Reserving:
 
     def _kept(self, pool: "Pool", job: Job) -> Iterator[tuple[Lot, Sequence[int]]]:
         """See `mta.delivery.parking.Kept`."""
-        for key in self._keys_of(pool.source.name, job):
-            hold = self._holds.get(key)
-            if hold is not None and not self._lets(hold, job):
+        holds = [hold for key in self._keys_of(pool.source.name, job) if (hold := self._holds.get(key)) is not None]
+        is_called = any(job.seq in hold.called for hold in holds)
+        for hold in holds:
+            if not self._lets(hold, job, is_called):
                 yield hold.lot(pool, job), job.parts
                 return
 
-    def _lets(self, hold: _Hold, job: Job) -> bool:
-        """Whether a job may try its luck: it was let go, or nobody waits before it and there is something left."""
+    def _lets(self, hold: _Hold, job: Job, is_called: bool) -> bool:
+        """Whether a job may try its luck: it was let go, or nobody waits before it and there is something left.
+        `is_called`: some limit let it go; what the others have left it may take from those whom they let go: these wait
+        for it in their turn, and nobody would ever have a token of each."""
         if job.seq in hold.called:
             return True
-        if hold.is_waited_for(job.priority):
-            return False
-        return self._reservations.left(hold.key, self._clock.monotonic_s()) > len(hold.called)
+        left = self._reservations.left(hold.key, self._clock.monotonic_s())
+        if is_called:
+            return left > 0
+        return not hold.is_waited_for(job.priority) and left > len(hold.called)
 
     # what comes (`mta.handoff.lending.Borrower`)
 
@@ -341,7 +345,8 @@ class Reserving:
 
     def _release_from(self, hold: _Hold, now_s: float) -> None:
         parking, key = self._engine.parking, hold.key
-        for lot, count in hold.turns(self._reservations.left(key, now_s) - len(hold.called), now_s):
+        left = self._reservations.left(key, now_s)
+        for lot, count in hold.turns(left - len(hold.called), now_s):
             for seq in islice(lot.parked, count):
                 hold.called[seq] = now_s
             self._called[key] = None
@@ -349,8 +354,9 @@ class Reserving:
         if hold.called:
             self._reservations.keep(key, now_s)
         if waiting := hold.waiting(WANT_MAX):
-            self._reservations.want(key, waiting, now_s)
-        elif not hold.called and self._reservations.left(key, now_s):
+            if left <= len(hold.called):  # else who waits goes where nothing can be sent now, and needs no more of it
+                self._reservations.want(key, waiting, now_s)
+        elif not hold.called and left:
             self._end(hold)
 
     def _end(self, hold: _Hold) -> None:

@@ -37,6 +37,8 @@ class Restraints:
         self._round = PumpRound(engine.loop)
         self._braked: dict[Destination, None] = {}
         """Destinations where something holds."""
+        self._keeping: dict[Destination, None] = {}
+        """Those of them where single messages are held back."""
 
     def new_id(self) -> str:
         """A name for a firing."""
@@ -155,8 +157,16 @@ class Restraints:
         else:
             destination.brakes = None
             self._braked.pop(destination, None)
-        self._engine.parking.asks(self, self._kept if self._braked else None)
+        if brakes.are_of_messages:
+            self._keeping[destination] = None
+        else:
+            self._keeping.pop(destination, None)
+        self._ask()
         destination.listen()
+
+    def _ask(self) -> None:
+        """Be asked about every message only where a single one may have to wait."""
+        self._engine.parking.asks(self, self._kept if self._keeping else None)
 
     def _kept(self, pool: Pool, job: Job) -> Iterable[tuple[Lot, Sequence[int]]]:
         """See `mta.delivery.parking.Kept`."""
@@ -175,7 +185,8 @@ class Restraints:
         """A destination is used no more."""
         if destination.brakes is not None:
             self._braked.pop(destination, None)
-            self._engine.parking.asks(self, self._kept if self._braked else None)
+            self._keeping.pop(destination, None)
+            self._ask()
             destination.brakes.close()
 
     def pump(self, sites: Iterable[Site]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from mta.reporting.questions import Reason
+from mta.reporting.waiting import Reason
 
 Told: TypeAlias = tuple[str, Reason]
 """What mail waits for, to be read behind "waits for", and the same in fields. "": for nothing."""

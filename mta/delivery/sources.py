@@ -7,8 +7,7 @@ any few dozen messages and not only in the long run.
 from collections.abc import Callable, Mapping, Sequence
 
 from mta.delivery.connection import SourceAddress
-
-DEFAULT_POOL = "default"
+from mta.model.envelope import POOL_DEFAULT
 
 
 class Rotation:
@@ -59,7 +58,7 @@ class Sources:
             for name, weights in pools.items()
             if any(weights.values())
         }
-        self._default = self._pools.get(DEFAULT_POOL, everything)
+        self._default = self._pools.get(POOL_DEFAULT, everything)
 
     def choose(self, pool: str, kept: str | None) -> SourceAddress:
         """The source for a message of a pool; the one it was tried from before, if it still exists."""

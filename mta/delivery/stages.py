@@ -16,7 +16,7 @@ from mta_queue.timetable import PRIORITY_MAX, Lane
 class Stages(FairLane[Job]):
     """Waiting, picked, being signed, ready."""
 
-    __slots__ = ("_by_priority", "_signing_filled", "picked", "ready", "signing", "signs")
+    __slots__ = ("_by_priority", "picked", "ready", "signing", "signing_filled", "signs")
 
     def __init__(self, signs: bool = True) -> None:
         super().__init__()
@@ -26,9 +26,11 @@ class Stages(FairLane[Job]):
         """Had their turn: read back, or came back from a connection; go before all others of their priority."""
         self.ready: Lane[Job] = Lane()
         """Signed, or nothing to sign; may hold jobs that have ended."""
-        self.signing: dict[Job, None] = {}
+        self.signing: dict[Job, float] = {}
+        """Since when, the longest first."""
+        self.signing_filled = 0
+        """Bit n: one of priority n is being signed."""
         self._by_priority = [0] * (PRIORITY_MAX + 1)
-        self._signing_filled = 0
 
     def __len__(self) -> int:
         return self._length + len(self.picked) + len(self.ready) + len(self.signing)
@@ -49,6 +51,12 @@ class Stages(FairLane[Job]):
         """How many are being signed or ready."""
         return len(self.signing) + len(self.ready)
 
+    def ahead_of(self, priority: int) -> int:
+        """How many of those are at least as urgent."""
+        if not (self.signing_filled | self.ready.filled) & ((1 << priority) - 1):
+            return self.ahead
+        return sum(self._by_priority[priority:]) + sum(job.priority >= priority for job in self.ready)
+
     def push_front(self, priority: int, job: Job) -> None:
         """Before all others of its priority and stage: it had its turn and could not use it."""
         (self.ready if self.signs and is_signed(job) else self.picked).push_front(priority, job)
@@ -63,7 +71,7 @@ class Stages(FairLane[Job]):
 
     def head_priority(self) -> int:
         """The highest of all stages."""
-        return max(self.unsigned_priority(), self.ahead_priority())
+        return (self.filled | self.picked.filled | self.ready.filled | self.signing_filled).bit_length() - 1
 
     def unsigned_priority(self) -> int:
         """The highest of those that wait, -1 where none does."""
@@ -71,7 +79,7 @@ class Stages(FairLane[Job]):
 
     def ahead_priority(self) -> int:
         """The highest of those that are being signed or ready, -1 where none is."""
-        return max(self.ready.head_priority(), self._signing_filled.bit_length() - 1)
+        return max(self.ready.head_priority(), self.signing_filled.bit_length() - 1)
 
     def peek_unsigned(self) -> Job | None:
         """The next to be signed, or to go where nothing is signed; None where nothing waits."""
@@ -96,11 +104,11 @@ class Stages(FairLane[Job]):
     def _is_picked_next(self) -> bool:
         return self.picked.head_priority() >= super().head_priority()
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, now_s: float) -> None:
         """It is being signed from now on."""
-        self.signing[job] = None
+        self.signing[job] = now_s
         self._by_priority[job.priority] += 1
-        self._signing_filled |= 1 << job.priority
+        self.signing_filled |= 1 << job.priority
 
     def leave(self, job: Job) -> bool:
         """It is not being signed any more; False where it was not, because it was taken away meanwhile."""
@@ -109,7 +117,7 @@ class Stages(FairLane[Job]):
         del self.signing[job]
         self._by_priority[job.priority] -= 1
         if not self._by_priority[job.priority]:
-            self._signing_filled &= ~(1 << job.priority)
+            self.signing_filled &= ~(1 << job.priority)
         return True
 
     def take_ahead(self) -> list[Job]:

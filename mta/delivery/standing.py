@@ -21,7 +21,7 @@ from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope
 from mta.model.selection import Criteria
 from mta.reporting.events import Fate, Way
-from mta.reporting.questions import State
+from mta.reporting.waiting import State
 from mta_policies.policy import Policy
 from mta_policies.retry import expires_s
 from mta_policies.schema import Retry

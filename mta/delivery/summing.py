@@ -1,9 +1,9 @@
 """Summing up: what waits in this worker, by site.
 
-Nearly all of a long queue is mail for sites that are known, waiting for nothing special: of it only the beginning of
-the envelope is read, and it is counted by what the queue has in memory. Only what is in hand, or is the first of its
-kind at a site, is looked at as closely as a list would. Of the notes the latest few of each site are read, for its last
-reply.
+Nearly all of a long queue is mail waiting for nothing special: of it only the beginning of the envelope is read, and it
+is counted by what the queue has in memory. Only what is in hand, or is the first of its kind at a site, is looked at as
+closely as a list would. Of the notes the latest few of each site are read, for its last reply. After a start few sites
+are known: then mail is counted by domain, whose latest notes say where it went.
 """
 
 from collections.abc import Sequence
@@ -15,132 +15,32 @@ from mta.delivery.intake import past
 from mta.delivery.reasons import Reasons
 from mta.delivery.registry import HELD_S
 from mta.delivery.sieve import Sieve
-from mta.delivery.standing import ItemStand, Stand, Standings, last_of
-from mta.delivery.walk import Pace, Walk
+from mta.delivery.standing import Standings, last_of
+from mta.delivery.summed_site import SummedSite, folded
+from mta.delivery.walk import Stint, Walk
 from mta.model import envelope as envelopes
 from mta.model.selection import Criteria, Selection
-from mta.reporting.events import glance_note
-from mta.reporting.questions import OTHER_SITES, SiteRow, Summarized
-from mta_queue.store import Loaded
+from mta.reporting.waiting import SiteRow, Summarized
+from mta_queue.store import Loaded, PartState
 
 if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
-SITES_MAX = 10_000  # rows of a summary; the smallest of a policy share one
+APART_MAX = 10_000  # domains whose site is not known and whose mail is counted without its notes
 REPLY_CHARS_MAX = 300  # a peer may say 32 KB
 SITES_AT_ONCE = 100  # looked up between two looks at the clock
-LATEST_KEPT = 8  # items of a site whose notes are read, of as many segments
-
-NEVER_S = float("inf")
-
-
-class _Site:
-    """A row while it is put together."""
-
-    __slots__ = (
-        "domains",
-        "held",
-        "kept_back",
-        "last_note",
-        "last_s",
-        "latest",
-        "next_s",
-        "note_offset",
-        "note_segment",
-        "note_seq",
-        "oldest_s",
-        "policy",
-        "ready",
-        "scheduled",
-        "sending",
-        "site",
-        "suspended",
-        "waiting",
-    )
-
-    def __init__(self, policy: str, site: str) -> None:
-        self.policy = policy
-        self.site = site
-        self.domains: dict[str, None] = {}
-        self.ready = self.scheduled = self.held = self.suspended = self.sending = 0
-        self.oldest_s = self.next_s = NEVER_S
-        self.last_note = b""
-        """Of the latest attempt that was seen."""
-        self.last_s = 0.0
-        self.note_segment = self.note_offset = self.note_seq = 0
-        """Of the notes that were not read the last in this segment, and whose it is."""
-        self.latest: dict[int, tuple[int, int]] = {}
-        """The same, offset and item, of other segments."""
-        self.waiting = ""
-        """Why the first of its recipients that is ready does not go."""
-        self.kept_back = ""
-        """The same of the first that an admin keeps back."""
-
-    def add(self, item: ItemStand, stand: Stand) -> None:
-        """One recipient more."""
-        envelope = item.envelope
-        match stand.state:
-            case "scheduled":
-                self.scheduled += 1
-                self.next_s = min(self.next_s, stand.due_s)
-            case "ready":
-                self.ready += 1
-            case "held":
-                self.held += 1
-            case "suspended":
-                self.suspended += 1
-            case "sending":
-                self.sending += 1
-        self.domains[envelope.recipients[stand.part].domain] = None
-        self.oldest_s = min(self.oldest_s, envelope.received_s)
-        self.note(stand.note)
-
-    def note(self, note: bytes) -> None:
-        """What was said of one recipient."""
-        if note and (time_s := glance_note(note)) > self.last_s:
-            self.last_s, self.last_note = time_s, note
-
-    def turn_to(self, segment: int, offset: int, seq: int) -> None:
-        """A note of this item lies in another segment than that of the one before. Of two that lie in segments that
-        were written as things happened the one further behind was said later; copies have segments of their own."""
-        latest = self.latest
-        latest[self.note_segment] = self.note_offset, self.note_seq
-        if len(latest) > LATEST_KEPT:
-            del latest[min(latest)]
-        known = latest.pop(segment, (0, 0))
-        self.note_segment = segment
-        self.note_offset, self.note_seq = max(known, (offset, seq))
-
-    def latest_seqs(self) -> list[int]:
-        """Whose notes are to be read to know the last one."""
-        return [seq for seq in (self.note_seq, *(seq for _, seq in self.latest.values())) if seq]
-
-    def row(self) -> SiteRow:
-        """As it is answered, but for what is known of the site alone."""
-        return SiteRow(
-            self.policy,
-            self.site,
-            len(self.domains),
-            self.ready,
-            self.scheduled,
-            self.held,
-            self.suspended,
-            self.sending,
-            self.oldest_s if self.oldest_s < NEVER_S else 0.0,
-            self.next_s if self.next_s < NEVER_S else 0.0,
-        )
 
 
 class _Goal(NamedTuple):
     """Where mail for a domain goes; `site` is None where nobody asked for that."""
 
     domain: str
-    site: _Site | None
+    site: SummedSite | None
 
 
-_Glanced = tuple[float, Sequence[_Goal], Loaded]
-"""An item of which only the beginning of the envelope was looked at: when it was accepted, where it goes (by part), and
-the item, without notes where all its domains have a known site."""
+_Glanced = tuple[float, Sequence[_Goal], bytes, Sequence[PartState]]
+"""An item of which only the beginning of the envelope was looked at: when it was accepted, where it goes (by part), its
+envelope, and its parts where they were read."""
 
 
 class Summing:
@@ -156,7 +56,7 @@ class Summing:
         criteria = Criteria(selection)
         self._criteria = None if criteria.is_everything else criteria
         self._sieve = Sieve(engine, criteria) if self._criteria is not None else None
-        self._sites: dict[tuple[str, str], _Site] = {}
+        self._sites: dict[tuple[str, str], SummedSite] = {}
         self._messages = 0
         self._goals: dict[str, _Goal] = {}
         """Of the domains whose site is known."""
@@ -166,34 +66,37 @@ class Summing:
         """What the thread has read of items that must be looked at more closely."""
         self._glanced: dict[int, _Glanced] = {}
         """What the loop has not counted yet."""
+        self._apart: dict[str, SummedSite] = {}
+        """By domain whose site is not known: what was tried of its mail. Where that went say its latest notes."""
         self._left: dict[tuple[str, str, str], _Goal] = {}
-        """By domain, policy and site: where the last attempt of mail went whose site is not known now."""
+        """By domain, policy and site: where the last attempt of mail went that was read with its notes."""
 
     async def run(self) -> Summarized:
         """What waits and is meant; of more than SITES_MAX sites those with the fewest recipients are put together.
         Raises StoppingError."""
-        pace = self._walk.pace()
-        async for seqs, items in self._walk.slices(pace, wants=self._wants):
+        stint = self._walk.stint()
+        async for seqs, items in self._walk.slices(stint, wants=self._wants):
             self._tell()
             for loaded in items:
                 if not self._glance(loaded):
                     self._look(loaded)
-                if pace.is_due:
-                    await pace.turn()
+                if stint.is_due:
+                    await stint.turn()
             unread = self._count(seqs)
-            async for some in self._walk.items(pace, unread):
+            async for some in self._walk.items(stint, unread):
                 for loaded in some:
                     self._look(loaded)
-                    if pace.is_due:
-                        await pace.turn()
-        await self._read_latest(pace)
+                    if stint.is_due:
+                        await stint.turn()
+        await self._read_latest(stint)
+        await self._join_apart(stint)
         rows: list[SiteRow] = []
         for at, (_, site) in enumerate(sorted(self._sites.items())):
             if site.domains:  # else nothing that waits there is meant
                 rows.append(self._row(site))
-            if at % SITES_AT_ONCE == 0 and pace.is_due:
-                await pace.turn()
-        return Summarized(rows if len(rows) <= SITES_MAX else _folded(rows), self._messages)
+            if at % SITES_AT_ONCE == 0 and stint.is_due:
+                await stint.turn()
+        return Summarized(folded(rows), self._messages)
 
     def _wants(self, seq: int, meta: bytes) -> bool:
         """Whether an item must be looked at closely; else what is needed of it is kept."""
@@ -207,9 +110,12 @@ class Summing:
                 return False
             if criteria.needs_source:
                 return True
-        known = self._goals.get
+        recipients, known = seen.recipients, self._goals.get
+        if criteria is None and len(recipients) == 1 and (one := known(recipients[0].domain)):  # nearly all
+            self._glanced[seq] = seen.received_s, (one,), meta, ()
+            return False
         goals: list[_Goal] = []
-        for recipient in seen.recipients:
+        for recipient in recipients:
             goal = known(recipient.domain)
             if goal is None:
                 self._asked[recipient.domain] = None
@@ -218,7 +124,7 @@ class Summing:
             if criteria is not None and not criteria.has_recipient(recipient.domain, recipient.address):
                 goal = _NOWHERE
             goals.append(goal)
-        self._glanced[seq] = seen.received_s, goals, Loaded(seq, seen.id, meta, [])
+        self._glanced[seq] = seen.received_s, goals, meta, ()
         return False
 
     def _tell(self) -> None:
@@ -232,11 +138,16 @@ class Summing:
                 policy = found.destination.policy.name
                 is_meant = self._criteria is None or self._criteria.has_place(found.name, policy, "")
                 self._goals[domain] = _Goal(domain, self._site(policy, found.name)) if is_meant else _NOWHERE
+            elif self._criteria is None and len(self._apart) < APART_MAX:
+                policy = self._standings.policy(domain).name
+                apart = self._apart[domain] = SummedSite(policy, "")
+                apart.untried = self._site(policy, "")
+                self._goals[domain] = _Goal(domain, apart)
 
-    def _site(self, policy: str, name: str) -> _Site:
+    def _site(self, policy: str, name: str) -> SummedSite:
         site = self._sites.get((policy, name))
         if site is None:
-            site = self._sites[policy, name] = _Site(policy, name)
+            site = self._sites[policy, name] = SummedSite(policy, name)
         return site
 
     def _glance(self, loaded: Loaded) -> bool:
@@ -264,7 +175,7 @@ class Summing:
             site = goal.site
             if last is not None and site is not None and last.time_s > site.last_s:
                 site.last_s, site.last_note = last.time_s, note
-        self._glanced[seq] = seen.received_s, goals, loaded
+        self._glanced[seq] = seen.received_s, goals, meta, states
         return True
 
     def _count(self, seqs: Sequence[int]) -> list[int]:
@@ -281,7 +192,7 @@ class Summing:
             glanced = take(seq, None)
             if glanced is None:
                 continue
-            received_s, goals, loaded = glanced
+            received_s, goals, meta, states = glanced
             if stands is None:
                 unread.append(seq)
                 continue
@@ -290,11 +201,15 @@ class Summing:
             is_scheduled = wall_s < due_s < HELD_S
             is_looked_at = seq in busy or not (is_scheduled or self._is_plain(due_s, living))
             if is_looked_at:
-                self._look(loaded)
-            is_meant = False
-            for domain, site in living:
-                if site is None:
+                if note_segment and not states and any(site is not None and site.untried for _, site in living):
+                    unread.append(seq)
                     continue
+                self._look(Loaded(seq, envelopes.glance(meta).id, meta, list(states)))
+            is_meant = False
+            for domain, known in living:
+                if known is None:
+                    continue
+                site = known if note_segment or known.untried is None else known.untried
                 if note_segment == site.note_segment:
                     if note_offset > site.note_offset:
                         site.note_offset, site.note_seq = note_offset, seq
@@ -338,24 +253,43 @@ class Summing:
                 site.waiting = self._reasons.waits_for(item.envelope, stand)
             elif stand.state in ("held", "suspended") and not site.kept_back:
                 site.kept_back = self._reasons.waits_for(item.envelope, stand)
+            apart = self._apart.get(item.envelope.recipients[stand.part].domain)
+            if apart is not None:  # others of the domain need not be looked at
+                apart.waiting, apart.kept_back = apart.waiting or site.waiting, apart.kept_back or site.kept_back
 
-    async def _read_latest(self, pace: Pace) -> None:
+    async def _read_latest(self, stint: Stint) -> None:
         """Read the notes that were said last."""
-        wanted: dict[int, list[_Site]] = {}
-        for site in self._sites.values():
+        wanted: dict[int, list[SummedSite]] = {}
+        for site in (*self._sites.values(), *self._apart.values()):
             for seq in site.latest_seqs():
                 wanted.setdefault(seq, []).append(site)
-        async for items in self._walk.items(pace, sorted(wanted)):
+        async for items in self._walk.items(stint, sorted(wanted)):
             for loaded in items:
                 recipients = envelopes.glance(loaded.meta).recipients
                 for part, _, note in loaded.parts:
                     for site in wanted[loaded.seq]:
                         if recipients[part].domain in site.domains:
                             site.note(note)
-                if pace.is_due:
-                    await pace.turn()
+                if stint.is_due:
+                    await stint.turn()
 
-    def _row(self, site: _Site) -> SiteRow:
+    async def _join_apart(self, stint: Stint) -> None:
+        """Count what is known by its domain alone where it went the last time, or goes now."""
+        for at, (domain, apart) in enumerate(self._apart.items()):
+            if apart.domains:
+                found = self._engine.domains.place(domain)
+                last = last_of(apart.last_note)
+                if found is not None:
+                    key = found.destination.policy.name, found.name
+                elif last is not None and last.way.site:
+                    key = last.way.policy, last.way.site
+                else:
+                    key = apart.policy, ""
+                self._site(*key).join(apart)
+            if at % SITES_AT_ONCE == 0 and stint.is_due:
+                await stint.turn()
+
+    def _row(self, site: SummedSite) -> SiteRow:
         """With what is said of a site as it is now, not of its recipients."""
         row = site.row()
         row.waits_for = site.waiting if row.ready else site.kept_back
@@ -375,17 +309,3 @@ class Summing:
 
 
 _NOWHERE = _Goal("", None)
-
-
-def _folded(rows: Sequence[SiteRow]) -> list[SiteRow]:
-    """As many rows as an answer may have: the sites with the fewest recipients become one row a policy."""
-    by_size = sorted(rows, key=lambda row: -(row.ready + row.scheduled + row.held + row.suspended + row.sending))
-    others: dict[str, SiteRow] = {}
-    for row in by_size[SITES_MAX:]:
-        other = others.setdefault(row.policy, SiteRow(row.policy, OTHER_SITES))
-        for name in ("domains", "ready", "scheduled", "held", "suspended", "sending", "connections"):
-            setattr(other, name, getattr(other, name) + getattr(row, name))
-        other.oldest_s = min(filter(None, (other.oldest_s, row.oldest_s)), default=0.0)
-        other.next_s = min(filter(None, (other.next_s, row.next_s)), default=0.0)
-    kept = sorted(by_size[:SITES_MAX], key=lambda row: (row.policy, row.site))
-    return [*kept, *others.values()]

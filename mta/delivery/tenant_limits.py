@@ -12,7 +12,7 @@ from mta.delivery.job import SENDING, Job
 from mta.delivery.parking import SWEEP_S, Lot
 from mta.delivery.shortage import Shortage, Told
 from mta.model.outcome import Reply
-from mta.reporting.questions import Explain, Reason
+from mta.reporting.waiting import Explain, Reason
 from mta_policies.limits import Meter
 from mta_policies.schema import Limits
 from mta_policies.units import rates_text

@@ -6,6 +6,8 @@ passes again.
 """
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mta.delivery.job import ENDED, ENDING, SENDING, WAITING, Job
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from mta.delivery.dispatcher import Dispatcher
 
 PASSED_S = 1.0  # so long a message that passed keeps its place, where its pool cannot send it
-UNDER_WAY_MAX = 1_000  # messages that count as being sent; their ends are looked at when somebody asks
+UNDER_WAY_MAX = 1_000  # messages that count as being sent, the latest; their ends are looked at when somebody asks
 
 
 class Throttle:
@@ -26,20 +28,30 @@ class Throttle:
         self._engine = engine
         self._restraint = restraint
         self.lot = Lot(restraint.firing)
-        self._passed: dict[Job, float] = {}
-        self._under_way: list[Job] = []
+        self._passed: dict[Job, tuple[float, Sequence[int]]] = {}
+        """When, and with which recipients: of one that is sent in parts the rest waits on."""
+        self._under_way: deque[int] = deque(maxlen=UNDER_WAY_MAX)
+        """Seqs: what has ended must not stay in memory."""
+        self._may_stop = restraint.firing.action != "slow"
+        """It may let nothing go for a while; a slow never does, and has no steps."""
 
     def lets(self, job: Job) -> bool:
         """Whether a message may go now."""
         restraint, now_s = self._restraint, self._engine.loop.time()
-        if restraint.firing.action == "suspend" or restraint.wait_s(self._engine.clock.wall_s()) > 0:
+        if self._may_stop and (
+            restraint.firing.action == "suspend" or restraint.wait_s(self._engine.clock.wall_s()) > 0
+        ):
             return False
-        self._settle(now_s)
-        if job in self._passed:
-            return True
-        if self._room(now_s) <= 0:
+        passed, meter = self._passed, restraint.meter
+        if passed or meter.connections_max < math.inf:
+            self._settle(now_s)
+            if job in passed:
+                return True
+        if meter.has_rate and (passed or meter.transaction_wait_s(now_s) > 0):
             return False
-        self._passed[job] = now_s
+        if meter.connections_max < math.inf and self._room(now_s) <= 0:
+            return False
+        passed[job] = now_s, job.parts
         return True
 
     def wait_s(self) -> float:
@@ -53,23 +65,30 @@ class Throttle:
 
     def _settle(self, now_s: float) -> None:
         """What passed and was sent counts; what passed long ago and was not has to ask again."""
-        for job, passed_s in list(self._passed.items()):
-            if self._was_sent(job):
+        meter = self._restraint.meter
+        for job, (passed_s, parts) in list(self._passed.items()):
+            if job.state in (SENDING, ENDING) or self._is_sending(job.seq) or self._has_sent(job, parts):
                 del self._passed[job]
-                self._restraint.meter.transaction(passed_s)
-                self._engine.restraints.stepped([self._restraint.opened(self._engine.clock.wall_s())])
-                if len(self._under_way) < UNDER_WAY_MAX:
-                    self._under_way.append(job)
+                meter.transaction(passed_s)
+                if self._may_stop:
+                    self._engine.restraints.stepped([self._restraint.opened(self._engine.clock.wall_s())])
+                self._under_way.append(job.seq)
             elif job.state != WAITING or now_s - passed_s > PASSED_S:
                 del self._passed[job]
-        self._under_way = [job for job in self._under_way if self._is_sending(job)]
+        if meter.connections_max < math.inf:  # else nobody asks how many there are
+            self._under_way = deque(filter(self._is_sending, self._under_way), UNDER_WAY_MAX)
 
-    def _was_sent(self, job: Job) -> bool:
-        return job.state in (SENDING, ENDING, ENDED) or self._is_sending(job)
-
-    def _is_sending(self, job: Job) -> bool:
+    def _is_sending(self, seq: int) -> bool:
         """It, or a part that was split off it."""
-        return any(each.state == SENDING for each in self._engine.registry.jobs(job.seq))
+        return any(each.state == SENDING for each in self._engine.registry.jobs(seq))
+
+    def _has_sent(self, job: Job, parts: Sequence[int]) -> bool:
+        """Whether some of these were sent and it is over: they neither wait nor did somebody else park them."""
+        if job.state != ENDED and len(job.parts) == len(parts):
+            return False
+        waiting = set(self._engine.parking.parked(job.seq))
+        waiting.update(part for each in self._engine.registry.jobs(job.seq) for part in each.parts)
+        return not waiting.issuperset(parts)
 
     def _room(self, now_s: float) -> int:
         """How many more may begin now."""

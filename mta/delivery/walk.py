@@ -27,8 +27,8 @@ class StoppingError(Exception):
     """The worker stops: what was begun is left as far as it came."""
 
 
-class Pace:
-    """Says when the loop should turn: when so much time has passed since it last did."""
+class Stint:
+    """Work between two turns of the loop: says when it was long enough."""
 
     __slots__ = ("_clock", "_end_s", "_turn_s")
 
@@ -55,33 +55,33 @@ class Walk:
         self._engine = engine
         self._is_kept_back = is_kept_back
 
-    def pace(self) -> Pace:
+    def stint(self) -> Stint:
         """For whoever works on the items; it begins now."""
-        return Pace(self._engine.clock, TURN_S)
+        return Stint(self._engine.clock, TURN_S)
 
     async def items(
-        self, pace: Pace, seqs: Sequence[int] | None = None, wants: Wants | None = None
+        self, stint: Stint, seqs: Sequence[int] | None = None, wants: Wants | None = None
     ) -> AsyncIterator[list[Loaded]]:
         """Slices of what lives, by default all of it; what comes meanwhile is not among it, what ends may be. What is
         not wanted is left out, and costs a third.
 
-        The next slice is read while the caller works on one, who turns the loop whenever `pace` is due. Raises
+        The next slice is read while the caller works on one, who turns the loop whenever `stint` is due. Raises
         StoppingError.
         """
-        async for _, items in self.slices(pace, seqs, wants):
+        async for _, items in self.slices(stint, seqs, wants):
             yield items
 
     async def meant(
-        self, pace: Pace, criteria: Criteria, seqs: Sequence[int] | None = None
+        self, stint: Stint, criteria: Criteria, seqs: Sequence[int] | None = None
     ) -> AsyncIterator[tuple[Sequence[int], list[Loaded]]]:
         """Slices of which those are read that a selection may mean: all that was looked at, and those."""
         sieve = Sieve(self._engine, criteria)
-        async for looked_at, items in self.slices(pace, seqs, None if criteria.is_everything else sieve.wants):
+        async for looked_at, items in self.slices(stint, seqs, None if criteria.is_everything else sieve.wants):
             sieve.tell()
             yield looked_at, items
 
     async def slices(
-        self, pace: Pace, seqs: Sequence[int] | None = None, wants: Wants | None = None
+        self, stint: Stint, seqs: Sequence[int] | None = None, wants: Wants | None = None
     ) -> AsyncIterator[tuple[Sequence[int], list[Loaded]]]:
         """The same, each with the seqs of all that was looked at."""
         wanted = self._engine.store.seqs() if seqs is None else seqs
@@ -97,16 +97,16 @@ class Walk:
             size = min(most, size * 2) if grows else max(1, size * PARTS_AT_ONCE // parts)
             reading = self._read(wanted[at : at + size], wants)
             yield looked_at, items
-            if pace.is_due:
-                await pace.turn()
+            if stint.is_due:
+                await stint.turn()
 
-    async def seqs(self, pace: Pace, seqs: Sequence[int]) -> AsyncIterator[list[int]]:
+    async def seqs(self, stint: Stint, seqs: Sequence[int]) -> AsyncIterator[list[int]]:
         """The same without reading anything: who only wants to know when they are due asks the store."""
         for at in range(0, len(seqs), SEQS_AT_ONCE):
             self._go_on()
             yield [seq for seq in seqs[at : at + SEQS_AT_ONCE] if not self._is_kept_back(seq)]
-            if pace.is_due:
-                await pace.turn()
+            if stint.is_due:
+                await stint.turn()
 
     def _go_on(self) -> None:
         if self._engine.is_stopping:

@@ -19,7 +19,8 @@ from mta.delivery.pool import Pool
 from mta.delivery.shortage import Told
 from mta.delivery.sites import PumpRound
 from mta.model.outcome import Deferred, Delivered, Outcome
-from mta.reporting.questions import Reason, WarmedUp, WarmupRow
+from mta.reporting.questions import WarmedUp, WarmupRow
+from mta.reporting.waiting import Reason
 from mta_policies.allotments import Draw
 from mta_policies.answers import Answer
 from mta_policies.engine import Verdict

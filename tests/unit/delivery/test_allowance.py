@@ -1,14 +1,18 @@
 """An allowance counts what is said when it is said."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from bench.policed import Answering
 from bench.sink import Profile, Sink
+from mta.delivery import channel
+from mta.delivery.allowance import Allowance
 from mta.delivery.channel import Channel
 from mta.delivery.job import Job
 from mta.testing.delivery_rig import DeliveryRig
-from mta.testing.swift_loop import SwiftLoop, swiftly
+from mta.testing.swift_loop import SwiftLoop, run_swiftly, swiftly
 
 LIMITED = "[{level}]\nrate = '30/min'\n[retry]\nschedule = ['5m']\n"
 
@@ -52,3 +56,46 @@ async def test_a_mail_at_the_end_of_a_long_turn_counts_from_then(
 
     first_s, second_s = said_s
     assert second_s - first_s >= 2.0
+
+
+SHARED = 'match = {{ domains = ["*.test"] }}\n{limits}\n[retry]\nschedule = ["5m"]\njitter = "0%"\nexpire = "1d"\n'
+
+
+def _told(path: Path, limits: str, *, asks: bool) -> list[tuple[str, str, float]]:
+    """What becomes of mail for two sites of a provider, and when; `asks`: every question is asked of every message."""
+
+    path.mkdir()
+
+    async def deliver(loop: SwiftLoop) -> list[tuple[str, str, float]]:
+        rig = DeliveryRig(loop, path, port=25, google=SHARED.format(limits=limits))
+        for site in "ab":
+            rig.domain(f"{site}.test", f"mx.{site}.test", address="192.0.2.25")
+        for number in range(60):
+            rig.send(f"r{number}@{'aab'[number % 3]}.test", priority=number // 7 % 3)
+            if number % 20 == 0:
+                await rig.until(lambda least=number // 2: rig.finals >= least)
+        await rig.settled()
+        await rig.stop()
+        return [(line["event"], line["recipient"], line["time"]) for line in rig.events() if "recipient" in line]
+
+    with patch.object(channel, "Connection", Answering):
+        if not asks:
+            return run_swiftly(deliver)
+        with patch.object(Allowance, "lets", lambda self, now_s: False):
+            return run_swiftly(deliver)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        '[limits]\nconnections = 2\nrate = "3/s"',
+        '[limits]\nrate = ["4/s", "90/min"]\n[source_limits]\nrate = "3/s"\n[provider_limits]\nrate = "150/min"',
+        '[limits]\nmessages_per_connection = 4\n[provider_limits]\nconnections = 1\nrate = "5/s"',
+    ],
+)
+def test_what_is_let_go_without_a_question_would_have_been_let_go(tmp_path: Path, limits: str) -> None:
+    """The same messages at the same moments, one by one."""
+    short, long = (_told(tmp_path / str(asks), limits, asks=asks) for asks in (False, True))
+
+    assert short == long
+    assert len({time_s for _, _, time_s in short}) > 10

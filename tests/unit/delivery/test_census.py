@@ -12,7 +12,7 @@ from mta.delivery.reasons import jobs_before
 from mta.delivery.walk import ITEMS_AT_ONCE
 from mta.model.envelope import Envelope
 from mta.model.selection import Selection
-from mta.reporting.questions import List, Listed, RecipientRow, Show, Shown, SiteRow, Summarized, Summary
+from mta.reporting.waiting import List, Listed, RecipientRow, Show, Shown, SiteRow, Summarized, Summary
 from mta.resolve.errors import no_answer
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
@@ -127,7 +127,7 @@ async def test_the_sum_is_right_for_many(loop: SwiftLoop, tmp_path: Path):
 @swiftly
 async def test_very_many_sites_fit_in_an_answer(loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Those with the fewest recipients are put together, and no recipient is left out."""
-    monkeypatch.setattr("mta.delivery.summing.SITES_MAX", 2)
+    monkeypatch.setattr("mta.delivery.summed_site.SITES_MAX", 2)
     async with Sink([Profile(name=name) for name in "abcd"]) as sink:
         rig = rig_for(loop, tmp_path, sink)
         await rig.suspend(rig.suspension(all=True))

@@ -8,18 +8,9 @@ import pytest
 
 from mta.delivery.clerk import Clerk
 from mta.model.selection import Selection
-from mta.reporting.questions import (
-    Act,
-    Failed,
-    List,
-    Metrics,
-    Question,
-    Show,
-    Summarized,
-    Summary,
-    Suspend,
-    WorkerCounts,
-)
+from mta.reporting.questions import Act, Failed, Question, Suspend
+from mta.reporting.waiting import List, Show, Summarized, Summary
+from mta.reporting.worker_counts import Metrics, WorkerCounts
 from mta.testing.delivery_rig import DeliveryRig
 from mta.testing.swift_loop import SwiftLoop, swiftly
 

@@ -83,6 +83,28 @@ async def test_a_retry_waits_for_the_time_that_was_said(loop: SwiftLoop, tmp_pat
 
 
 @swiftly
+async def test_parked_mail_that_is_let_go_before_its_time_comes_again_goes_then(loop: SwiftLoop, tmp_path: Path):
+    """It was due when it was parked; then it is an hour earlier, and only another recipient of its message is due."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = rig_of(loop, tmp_path, sink)
+        other = rig.suspension(DAY_S / 2, "s1", domain="b.test")
+        await rig.suspend(other)
+        rig.send("tempfail.1@a.test", "x@b.test")
+        await rig.until(lambda: bool(rig.events("deferred")))
+        await rig.suspend(other, rig.suspension(HOUR_S, "s2", domain="a.test"))
+        await rig.until(lambda: rig.dispatcher.parking.parts == 2)
+        loop.jump_s = -HOUR_S
+        await asyncio.sleep(5)
+        await rig.suspend(other)
+        await rig.until(lambda: rig.finals == 1, 2 * HOUR_S)
+        await rig.suspend()
+        await rig.settled()
+        await rig.stop()
+
+    assert sink.profiles["a"].by_recipient() == {"tempfail.1@a.test": 1}
+
+
+@swiftly
 async def test_an_hour_forward_and_back_loses_and_doubles_nothing(loop: SwiftLoop, tmp_path: Path):
     """Again and again while mail flows, is deferred and waits: what was put off while the clock was ahead comes when it
     is there again."""

@@ -299,6 +299,7 @@ async def test_a_reload_to_a_faster_rate_wakes_who_waits(loop: SwiftLoop, tmp_pa
         await rig.until(lambda: sink.messages == 1)
 
         rig.reload(micro=micro("", 'rate = "100/s"'))
+        await rig.until(lambda: sink.messages > 20, 1.0)
         await rig.settled(20.0)
         await rig.stop()
 

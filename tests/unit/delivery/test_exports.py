@@ -13,25 +13,22 @@ from mta.delivery.registry import is_exported
 from mta.handoff.owner import Owner
 from mta.model import envelope as envelopes
 from mta.model.selection import Selection
-from mta.reporting.questions import (
-    Acted,
+from mta.reporting.moved_mail import (
     Export,
     Exported,
     ExportedItem,
-    Failed,
     Import,
     Imported,
     Known,
     KnownAre,
-    List,
-    Listed,
     MovedItem,
     Piece,
     PieceOf,
-    RecipientRow,
     Remove,
     Upload,
 )
+from mta.reporting.questions import Acted, Failed
+from mta.reporting.waiting import List, Listed, RecipientRow
 from mta.testing.delivery_rig import DeliveryRig
 from mta.testing.swift_loop import SwiftLoop, swiftly
 

@@ -17,7 +17,7 @@ from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
 from mta.model.outcome import Bounced, Deferred, Delivered, Outcome, Reply
 from mta.reporting.events import Events, Way, decode_note
-from mta.reporting.questions import PolicyCounts
+from mta.reporting.worker_counts import PolicyCounts
 from mta.testing.fake_clock import FakeClock
 from mta.testing.judged import judged_pool
 from mta.testing.memory_disk import MemoryDisk

@@ -10,7 +10,8 @@ import pytest
 
 from bench.sink import Profile, Sink
 from mta.delivery.connection import SourceAddress
-from mta.reporting.questions import Explain, Explained, Outlook, Rules
+from mta.reporting.questions import Rules
+from mta.reporting.waiting import Explain, Explained, Outlook
 from mta.resolve.errors import no_answer
 from mta.testing.delivery_rig import DeliveryRig
 from mta.testing.swift_loop import SwiftLoop, swiftly

@@ -9,7 +9,7 @@ import pytest
 from bench.sink import Profile, Sink
 from mta.delivery import gauges
 from mta.delivery.dispatcher import UNUSED_SITE_S
-from mta.reporting.questions import Metrics, WorkerCounts
+from mta.reporting.worker_counts import Metrics, WorkerCounts
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.sink import Profile, Sink
 from mta.delivery.connection import SourceAddress
-from mta.reporting.questions import Reason, Show, Shown, Summarized, Summary
+from mta.reporting.waiting import Reason, Show, Shown, Summarized, Summary
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
 
@@ -181,6 +181,7 @@ async def test_a_reload_in_the_middle_keeps_what_was_used(loop: SwiftLoop, tmp_p
         await asyncio.sleep(20)
         assert delivered(rig) == 300
         rig.reload(limited("quota = { count = 500 }"))
+        await rig.until(lambda: delivered(rig) > 300, 1.0)
         await asyncio.sleep(20)
         assert delivered(rig) == 500
         rig.reload(limited("quota = { count = 100 }"))
@@ -190,6 +191,7 @@ async def test_a_reload_in_the_middle_keeps_what_was_used(loop: SwiftLoop, tmp_p
         await asyncio.sleep(20)
         assert delivered(rig) == 500
         rig.reload(LONG)
+        await rig.until(lambda: delivered(rig) > 500, 1.0)
         await rig.settled(60)
         await rig.stop()
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.sink import Profile, Sink
-from mta.reporting.questions import Reason, RecipientRow, Show, Shown
+from mta.reporting.waiting import Reason, RecipientRow, Show, Shown
 from mta.resolve.errors import no_answer
 from mta.testing.delivery_rig import DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly

@@ -17,11 +17,11 @@ from mta.handoff.lending import Lending
 from mta.handoff.link import Mesh
 from mta.model.outcome import Reply
 from mta.model.selection import Selection
-from mta.reporting.questions import List, Listed, Show, Shown, Summarized, Summary
+from mta.reporting.waiting import List, Listed, Show, Shown, Summarized, Summary
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names, slow_signatures, written
 from mta.testing.swift_loop import SwiftLoop, swiftly
 from mta_policies.cross_limit import CrossLimit
-from mta_policies.leases import Ledger
+from mta_policies.leases import Lease, Ledger
 from mta_policies.schema import Quota
 from mta_policies.units import Rate
 from mta_policies.windows import window
@@ -238,6 +238,7 @@ async def test_a_reload_changes_limits_in_the_middle_of_traffic(loop: SwiftLoop,
         await rig.until(lambda: rig.finals == 1, 60.0)
         faster = [CrossLimit("tenant", "*", (Rate(10, 1),))]
         reserving.change(faster, written(faster))
+        await rig.until(lambda: rig.finals > 1, 1.0)
         await rig.until(lambda: rig.finals >= 21, 10.0)
         assert rig.finals < 40
         reserving.change([], [])
@@ -274,6 +275,60 @@ async def test_a_site_that_is_down_uses_nothing_up(loop: SwiftLoop, tmp_path: Pa
 
     assert took_s < (50 - 10) / 10 * 1.25 + 1
     assert_within(times_of(rig, list(rig.seqs)), rate)
+
+
+@swiftly
+async def test_mail_that_waits_for_two_limits_goes(loop: SwiftLoop, tmp_path: Path):
+    """Each lets go of another message at the same moment, which lacks what the other one has: one of them goes."""
+
+    def limits(tenant: Rate, *source: Rate) -> list[CrossLimit]:
+        return [CrossLimit("tenant", "shop", (tenant,)), *(CrossLimit("source", "*", (rate,)) for rate in source)]
+
+    hourly, rate = Rate(1, 3600), Rate(30, 60)
+    async with Sink(sites()) as sink:
+        rig = rig_for(loop, tmp_path, sink, *limits(hourly))
+        for name in names(5, "a.test"):
+            rig.send(name, tenant="shop")
+        await rig.until(lambda: rig.finals == 1, 60.0)
+        for changed in limits(hourly, hourly), limits(rate, rate):
+            rig.dispatcher.reserving.change(changed, written(changed))
+            rig.send("x@b.test", tenant="news")
+            for name in names(4, "b.test"):
+                rig.send(name, tenant="shop")
+            await asyncio.sleep(1)
+        await rig.settled(60.0)
+        await rig.stop()
+
+
+@swiftly
+async def test_no_more_is_lent_where_nothing_can_go(loop: SwiftLoop, tmp_path: Path):
+    """Hours alone give as much as anybody wants: mail for a site that is down does not want more and more of it."""
+    always = CrossLimit("tenant", "shop", (), None, (window("00:00-24:00"),))
+    async with Sink(sites()) as sink:
+        rig = rig_for(loop, tmp_path, sink, CrossLimit("tenant", "shop", (Rate(1, 3600),)))
+        reserving = rig.dispatcher.reserving
+        for name in names(5, "a.test"):
+            rig.send(name, tenant="shop")
+        await rig.until(lambda: rig.finals == 1, 60.0)
+        await sink.profiles["a"].set_down(True)
+        rig.send("x@a.test", tenant="news")
+        await asyncio.sleep(10)
+        granted, grants = reserving.granted, 0
+
+        def counted(lease: Lease) -> None:
+            nonlocal grants
+            grants += 1
+            assert grants < 100, "it takes more and more"
+            granted(lease)
+
+        reserving.granted = counted  # type: ignore[method-assign]
+        reserving.change([always], written([always]))
+        await asyncio.sleep(10)
+        await sink.profiles["a"].set_down(False)
+        await rig.settled()
+        await rig.stop()
+
+    assert grants
 
 
 class FarLender:

@@ -15,6 +15,7 @@ from mta.reporting.questions import Rules
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names, slow_signatures
 from mta.testing.swift_loop import SwiftLoop, run_swiftly, swiftly
 from mta_policies.answers import Answer
+from mta_policies.cross_limit import CrossLimit
 from mta_policies.firing import Change, Firing
 from mta_policies.firings import Firings
 from mta_policies.rulebook import Action, ScopeName
@@ -114,6 +115,48 @@ async def test_what_is_cancelled_flows_at_once(loop: SwiftLoop, tmp_path: Path):
         await rig.stop()
 
     assert [(line["change"], line["by"]) for line in rig.events("rule")] == [("cancelled", "command: kim")]
+
+
+@pytest.mark.parametrize(
+    ("key", "asks"),
+    [("source system > mx.a.test", False), ("site mx.a.test > mx.a.test", False), ("tenant shop > mx.a.test", True)],
+)
+@swiftly
+async def test_messages_are_looked_at_one_by_one_where_one_may_wait(
+    loop: SwiftLoop, tmp_path: Path, key: str, asks: bool
+):
+    """What holds for whole pools costs a single message nothing."""
+    rig = DeliveryRig(loop, tmp_path, port=25)
+    rig.domain("a.test", "mx.a.test", address="192.0.2.25")
+    await rig.suspend(rig.suspension(60.0, domain="a.test"))
+    rig.send("x@a.test")
+    await asyncio.sleep(1)
+    await rig.suspend()
+    firing = await fire(rig, key, "suspend", 7200.0)
+
+    assert rig.dispatcher.parking.active is asks
+    await cancel(rig, firing)
+    assert rig.dispatcher.parking.active is False
+    await rig.act("cancel")
+    await rig.stop()
+
+
+@swiftly
+async def test_a_rate_that_a_firing_has_only_later_holds(loop: SwiftLoop, tmp_path: Path):
+    """Its rule had only connections when it fired first."""
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink)
+        await fire(rig, "site mx.a.test > mx.a.test", "slow", connections=1)
+        rig.send("first@a.test")
+        await rig.until(lambda: rig.finals == 1)
+        await fire(rig, "site mx.a.test > mx.a.test", "slow", connections=1, rate=(rate("1/min"),))
+        for name in names(3, "a.test"):
+            rig.send(name)
+        await rig.settled()
+        await rig.stop()
+
+    times_s = delivered_to(rig, "a.test")[1:]
+    assert all(later - sooner >= 59.9 for sooner, later in itertools.pairwise(times_s))
 
 
 @swiftly
@@ -238,6 +281,37 @@ async def test_fewer_messages_a_connection_and_fewer_recipients(loop: SwiftLoop,
 
     assert sink.messages == 4
     assert sink.profiles["a"].connections_total == 2
+
+
+@swiftly
+async def test_a_message_that_a_limit_keeps_uses_no_rate_up(loop: SwiftLoop, tmp_path: Path):
+    """What a slow firing lets pass is parked again for want of something else, and goes when that is there."""
+    half = CrossLimit("source", "*", (rate("30/min"),))
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = rig_for(loop, tmp_path, sink, limits=(half,))
+        await fire(rig, "tenant shop > mx.a.test", "slow", 7200.0, rate=(rate("6/min"),))
+        for name in names(5, "a.test"):
+            rig.send(name, tenant="shop")
+            rig.send(name.replace("a.test", "b.test"), tenant="news")
+        await rig.settled(120.0)
+        await rig.stop()
+
+
+@swiftly
+async def test_a_message_in_parts_counts_for_a_rate_of_messages(loop: SwiftLoop, tmp_path: Path):
+    """Though its transaction is over before anybody looks, and the others of its recipients wait."""
+    text = PLAIN.replace("connections = 10", "connections = 1\nrecipients_per_transaction = 1")
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink, default=text)
+        await fire(rig, "tenant shop > mx.a.test", "slow", 7200.0, rate=(rate("6/min"),))
+        begun_s = loop.time()
+        rig.send(*names(3, "a.test"), tenant="shop")
+        rig.send("x@a.test", tenant="shop")
+        await rig.settled()
+        took_s = loop.time() - begun_s
+        await rig.stop()
+
+    assert took_s >= 3 * 10
 
 
 @swiftly

@@ -29,7 +29,7 @@ def test_counts_all_stages():
     stages = Stages()
     waiting, signing, ready = job(1), job(2), job(3, signed=True)
     stages.push(5, waiting)
-    stages.begin(signing)
+    stages.begin(signing, 0.0)
     stages.ready.push(5, ready)
 
     assert len(stages) == 3
@@ -62,8 +62,8 @@ def test_priorities():
 
     stages.push(2, job(1, 2))
     seven, other_seven = job(2, 7), job(3, 7)
-    stages.begin(seven)
-    stages.begin(other_seven)
+    stages.begin(seven, 0.0)
+    stages.begin(other_seven, 0.0)
     stages.ready.push(4, job(4, 4, signed=True))
 
     assert (stages.head_priority(), stages.unsigned_priority(), stages.ahead_priority()) == (7, 2, 7)
@@ -93,7 +93,7 @@ def test_leaves_once():
     """A job that was taken away is not there when its signature comes."""
     stages = Stages()
     one = job()
-    stages.begin(one)
+    stages.begin(one, 0.0)
 
     assert stages.leave(one)
     assert not stages.leave(one)
@@ -104,7 +104,7 @@ def test_drain():
     stages = Stages()
     waiting, signing, ready = job(1), job(2), job(3, signed=True)
     stages.push(5, waiting)
-    stages.begin(signing)
+    stages.begin(signing, 0.0)
     stages.ready.push(5, ready)
 
     assert stages.remove(lambda each: True) == [ready, signing, waiting]
@@ -128,7 +128,7 @@ def test_any_order(seed: int):
             stages.push_front(one.priority, one)
             inside.add(one)
         elif act == 2 and stages.has_unsigned:
-            stages.begin(stages.pop_unsigned())
+            stages.begin(stages.pop_unsigned(), 0.0)
         elif act == 3 and stages.signing:
             signed = random.choice(list(stages.signing))
             assert stages.leave(signed)
@@ -141,3 +141,8 @@ def test_any_order(seed: int):
         assert len(stages) == len(inside)
         assert set(stages) == inside
         assert stages.head_priority() == max((each.priority for each in inside), default=-1)
+        ahead = [*stages.ready, *stages.signing]
+        assert [stages.ahead_of(priority) for priority in range(10)] == [
+            sum(each.priority >= priority for each in ahead) for priority in range(10)
+        ]
+        assert stages.signing_filled == sum({1 << each.priority for each in stages.signing})

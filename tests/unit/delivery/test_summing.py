@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from bench.sink import Profile, Sink
-from mta.delivery import summing, walk
+from mta.delivery import summed_site, walk
 from mta.delivery.registry import HELD_S
 from mta.model.outcome import Reply
 from mta.model.selection import Selection
 from mta.reporting.events import Fate, Way, encode_note
-from mta.reporting.questions import List, Listed, RecipientRow, SiteRow, Summarized, Summary
+from mta.reporting.waiting import List, Listed, RecipientRow, SiteRow, Summarized, Summary
 from mta.resolve.errors import no_answer
 from mta.testing.delivery_rig import DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
 from mta_queue import cooling
+from mta_queue.store import Loaded
 
 SELECTIONS: list[dict[str, Any]] = [
     {"all": True}, {"domain": "*a.test"}, {"site": "mx.a.test"}, {"site": "mx.gone.test"}, {"policy": "default"},
@@ -154,11 +155,45 @@ async def test_a_summary_says_what_a_list_shows(loop: SwiftLoop, tmp_path: Path)
 
 
 @swiftly
+async def test_of_domains_whose_site_is_not_known_the_latest_notes_are_read(
+    loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As after a start: they say where all went that was tried; the rest has no site yet."""
+    rig = DeliveryRig(loop, tmp_path, port=1)
+    far_s = loop.wall_s() + 86_000
+    for name in names(200, "gone.test"):
+        rig.send(name, send_at_s=far_s)
+    await asyncio.sleep(5)
+    for at, seq in enumerate(rig.seqs.values()):
+        if at % 4:
+            put(rig, seq, far_s + at, deferred(rig, "gone.test", f"said {at}"))
+    read: list[int] = []
+    load_soon = rig.store.load_soon
+
+    def loads(seqs: Any, done: Any, wants: Any = None) -> None:
+        def loaded(items: list[Loaded]) -> None:
+            read.extend(item.seq for item in items)
+            done(items)
+
+        load_soon(seqs, loaded, wants)
+
+    for _ in range(3):
+        await asyncio.sleep(cooling.COOL_S)
+    monkeypatch.setattr(rig.store, "load_soon", loads)
+    rows = (await summed(rig, Selection(all=True))).rows
+    await rig.stop()
+
+    shown = [(row.site, row.domains, row.scheduled, row.next_s - far_s, row.last_reply) for row in rows]
+    assert shown == [("", 1, 50, 0.0, ""), ("mx.gone.test", 1, 150, 1.0, "451 4.7.1 said 199")]
+    assert len(read) < 20
+
+
+@swiftly
 async def test_the_last_reply_is_of_the_latest_that_still_waits(
     loop: SwiftLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Also where notes lie in several segments, and the latest item of all ends while the others are looked at."""
-    monkeypatch.setattr(summing, "LATEST_KEPT", 2)
+    monkeypatch.setattr(summed_site, "LATEST_KEPT", 2)
     async with Sink([Profile(name="a")]) as sink:
         rig = DeliveryRig(loop, tmp_path, port=sink.port)
         rig.domains_of(sink.profiles)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.sink import Profile, Sink
-from mta.reporting.questions import Explain, Explained, Reason, RecipientRow, Show, Shown
+from mta.reporting.waiting import Explain, Explained, Reason, RecipientRow, Show, Shown
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
 
@@ -174,10 +174,12 @@ async def test_a_reload_changes_and_ends_what_a_tenant_said(loop: SwiftLoop, tmp
         assert gone(rig, "shop") == 5
         rig.tenants = {"shop/default": "[limits]\nquota = { count = 12 }\n"}
         rig.reload()
+        await rig.until(lambda: gone(rig, "shop") > 5, 1.0)
         await asyncio.sleep(10)
         assert gone(rig, "shop") == 12
         rig.tenants = {}
         rig.reload()
+        await rig.until(lambda: gone(rig, "shop") > 12, 1.0)
         await rig.settled(10)
         assert not rig.dispatcher.parking.active
         assert rig.dispatcher.parking.parts == 0

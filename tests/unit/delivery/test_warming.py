@@ -11,7 +11,8 @@ from bench.sink import Profile, Sink
 from mta.delivery.channel import Channel
 from mta.delivery.connection import SourceAddress
 from mta.delivery.job import Job
-from mta.reporting.questions import Show, Shown, WarmedUp, WarmupRow, Warmups
+from mta.reporting.questions import WarmedUp, WarmupRow, Warmups
+from mta.reporting.waiting import Show, Shown
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names, slow_signatures
 from mta.testing.fake_counters import FakeCounters
 from mta.testing.swift_loop import SwiftLoop, swiftly
