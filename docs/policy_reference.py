@@ -72,8 +72,7 @@ def _table(*heads: str, rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 def _keys(struct: type[msgspec.Struct]) -> Iterator[tuple[str, str, str]]:
     for key in keys_of(struct):
-        told = f"{key.description} No effect yet in this version." if key.not_yet else key.description
-        yield f"`{key.name}`", _default(key), told.replace("|", "\\|")
+        yield f"`{key.name}`", _default(key), key.description.replace("|", "\\|")
 
 
 def _default(key: Key) -> str:

@@ -36,7 +36,10 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker tells the supervisor."""
 
     worker: int
-    now: Literal["linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer", "changed", "counting"]
+    now: Literal[
+        "hearing", "linked", "open", "reloaded", "doors_closed", "stopped", "problem", "answer", "changed", "counting"
+    ]
+    """`hearing`: it starts, and knows what was kept; what holds besides is to be told from now on."""
     text: str = ""
     number: int = 0
     """For `answer`: of which question; for `reloaded`: the epoch."""

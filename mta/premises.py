@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mta import remedies
 from mta.config import Config
-from mta_policies.layers import BUILT_IN
+from mta_policies.tree import BUILT_IN
 from mta_queue.disk import DiskFile, LogLockedError, OsDisk
 
 LOCK_NAME = "server.lock"

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -29,9 +29,11 @@ from mta.config.forms import Endpoint
 from mta.control import Line, Order, Report
 from mta.premises import AdminError, bind_soon, lock, try_log
 from mta.reporting.counting import Answered
-from mta.reporting.questions import Metrics, Question, Rules, Suspend
+from mta.reporting.questions import Question, Rules, Suspend
 from mta.reporting.rotate import Rotator
+from mta.reporting.worker_counts import Metrics
 from mta.signing_helpers import SigningHelpers
+from mta.tasks import Tasks
 
 START_WAIT_S = 120.0  # a log of millions of items takes that long to read at worst
 STOP_WAIT_S = 29.0  # a clean stop takes at most 30 s in all
@@ -76,7 +78,7 @@ class _Child:
         """Of the configuration that it keeps to."""
         self.deaths = 0
         self.died_s = 0.0
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks()
         self.answers: dict[int, asyncio.Future[bytes | None]] = {}
         """Questions that it has not answered, by number."""
 
@@ -197,13 +199,7 @@ class Supervisor:
             lambda report: self._on_report(child, report) if isinstance(report, Report) else None,
             lambda: self._on_end(child, line),
         )
-        self._keep(child, self._attach(line, ours))
-
-    def _keep(self, child: _Child, work: Coroutine[object, object, None]) -> None:
-        """A task that nobody holds may be collected while it runs."""
-        task = self._loop.create_task(work)
-        child.tasks.add(task)
-        task.add_done_callback(child.tasks.discard)
+        child.tasks.start(self._attach(line, ours))
 
     async def _attach(self, line: Line, ours: socket.socket) -> None:
         await self._loop.create_connection(lambda: line, sock=ours)
@@ -233,7 +229,7 @@ class Supervisor:
             self._changed.set()
             return
         child.state = report.now
-        if report.now == "linked":
+        if report.now == "hearing":
             self._admin.worker_up(child.number)
         if report.now == "linked" and self._is_open and not self._is_stopping:
             self._order(child, Order("open"))
@@ -246,7 +242,7 @@ class Supervisor:
     def _on_end(self, child: _Child, line: Line | None) -> None:
         if child.line is not line or child.process is None:
             return
-        self._keep(child, self._bury(child))
+        child.tasks.start(self._bury(child))
 
     async def _bury(self, child: _Child) -> None:
         """The worker's line has ended: wait for the process, and start its successor."""
@@ -281,7 +277,7 @@ class Supervisor:
         return list(await asyncio.gather(*(self._ask(child, question) for child in children)))
 
     async def _ask(self, child: _Child, question: Question) -> bytes | None:
-        if child.line is None or child.process is None or child.state not in ("linked", "open"):
+        if child.line is None or child.process is None or not _hears(child, question):
             return None
         number = next(self._numbers)
         answer = child.answers[number] = self._loop.create_future()
@@ -299,36 +295,44 @@ class Supervisor:
 
         One that dies once clients may be in is restarted, before that the server has failed.
         """
-        end_s = self._loop.time() + within_s
-        while not all(child.state == state for child in self._children):
-            if self._stop.is_set() or (not self._is_open and any(child.state == "dead" for child in self._children)):
-                return False
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), end_s - self._loop.time())
-            except TimeoutError:
-                return False
-        return True
+
+        def is_so() -> bool:
+            return all(child.state == state for child in self._children)
+
+        def is_over() -> bool:
+            has_failed = not self._is_open and any(child.state == "dead" for child in self._children)
+            return is_so() or has_failed or self._stop.is_set()
+
+        await self._until(is_over, self._loop.time() + within_s)
+        return is_so()
+
+    async def _until(self, is_over: Callable[[], bool], end_s: float) -> None:
+        """Look again whenever a worker changed; returns when it is over, or at that time of the loop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end_s):
+                while not is_over():
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def reload(self) -> ReloadPage:
         """As SIGHUP; returns when every worker that runs keeps to it, or has had its time."""
         page = self._reload()
-        epoch, end_s = self._epoch, self._loop.time() + ANSWER_WAIT_S
-        while not page.wrong and any(self._is_behind(child, epoch) for child in self._children):
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), end_s - self._loop.time())
-            except TimeoutError:
-                break
-        late = [child.number for child in self._children if self._is_behind(child, epoch)]
-        page.workers = 0 if page.wrong else len(self._children) - len(late)
-        page.problems += [f"worker {number} has not taken it yet" for number in late if not page.wrong]
+        if page.wrong:
+            return page
+        epoch = self._epoch
+        await self._until(lambda: not self._behind(epoch), self._loop.time() + ANSWER_WAIT_S)
+        behind = self._behind(epoch)
+        page.workers = len(self._children) - len(behind)
+        page.problems += [f"worker {number} has not taken it yet" for number in behind]
         return page
 
-    @staticmethod
-    def _is_behind(child: _Child, epoch: int) -> bool:
-        """It runs, and keeps to an older configuration; one that is dead comes back with the newest."""
-        return child.process is not None and child.epoch < epoch
+    def _behind(self, epoch: int) -> list[int]:
+        """Workers that run and keep to an older configuration; one that is dead comes back with the newest."""
+        return [child.number for child in self._children if child.process is not None and child.epoch < epoch]
+
+    def _are_past(self, state: str) -> bool:
+        """All workers that run have come so far in the end of the server."""
+        return all(child.process is None or child.state in (state, "stopped") for child in self._children)
 
     def _reload(self) -> ReloadPage:
         """SIGHUP: valid policies and settings take effect, invalid ones change nothing and are told."""
@@ -354,7 +358,10 @@ class Supervisor:
         for child in self._children:
             self._order(child, Order("reload", self._epoch, str(self._place)))
         say(f"reloaded, epoch {self._epoch}")
-        return ReloadPage(restart=restart)
+        warnings = [str(warning) for warning in config.warnings]
+        for warning in warnings:
+            say(f"warning: {warning}")
+        return ReloadPage(restart=restart, warnings=warnings)
 
     async def _rotate(self) -> None:
         log = self._config.log
@@ -377,12 +384,7 @@ class Supervisor:
         for order, state in (("close_doors", "doors_closed"), ("stop", "stopped")):
             for child in self._children:
                 self._order(child, Order("close_doors" if order == "close_doors" else "stop"))
-            while any(child.process is not None and child.state not in (state, "stopped") for child in self._children):
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), max(0.0, end_s - self._loop.time()))
-                if self._loop.time() >= end_s:
-                    break
+            await self._until(lambda state=state: self._are_past(state), end_s)
         status = 0
         for child in self._children:
             process = child.process
@@ -399,6 +401,11 @@ class Supervisor:
         self._accepted.close()
         say("stopped")
         return status
+
+
+def _hears(child: _Child, question: Question) -> bool:
+    """Whether a worker is so far that it may be asked; one that starts hears what holds, and nothing else."""
+    return child.state in ("linked", "open") or (child.state == "hearing" and isinstance(question, Suspend | Rules))
 
 
 def signs(config: Config) -> bool:

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -52,8 +52,9 @@ from mta.model.identity import IdMaker
 from mta.orphan_logs import OrphanLogs, orphans_of
 from mta.reporting.event_log import EventLog
 from mta.reporting.events import Events
-from mta.reporting.questions import Failed, Question, WorkerCounts
+from mta.reporting.questions import Failed, Question
 from mta.reporting.retelling import tell_again
+from mta.reporting.worker_counts import WorkerCounts
 from mta.resolve.resolver import Resolver
 from mta.signing.keyring import KeyPlace, KeyRing
 from mta.signing.keys import KeyFileError
@@ -61,6 +62,7 @@ from mta.signing.signer import Signer
 from mta.smtp import replies
 from mta.submission.accept import Acceptor, Tenants, TenantSettings
 from mta.submission.listener import Doors, ListenerSettings
+from mta.tasks import Tasks
 from mta_queue.disk import OsDisk
 from mta_queue.store import LogFormatError, LogLockedError, Position, Recovered, Store
 
@@ -154,12 +156,14 @@ class Worker:
         self.doors = Doors(loop, self.clock, self.acceptor)
         self.heap = Heap()
         self.clerk = Clerk(self.dispatcher, self.owner.is_kept_back, self.owner, lambda: not self.acceptor.closed_reply)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._orphans: OrphanLogs | None = None
         self._listening: list[socket.socket] = []
         self._started_s = self.clock.wall_s()
         self._follows_crash = False
         self._timer: asyncio.TimerHandle | None = None
+        self.on_hearing: Callable[[], None] = lambda: None
+        """Called at the start, when the kept files were read: what holds besides may be told from now on."""
 
     # built from the configuration
 
@@ -251,6 +255,7 @@ class Worker:
         self.dispatcher.suspensions.replace(suspension_file.load(directory / suspension_file.NAME))
         self.dispatcher.restraints.load(rules_file.load(directory / rules_file.NAME))
         self.dispatcher.keeping.load(counters_file.load(directory / counters_file.NAME))
+        self.on_hearing()
         self.dispatcher.start(self.mover, self.claims, self.notices)
         self.mover.settle(self.number, recovered.arriving, lambda: None)
         orphans.settle()
@@ -262,17 +267,11 @@ class Worker:
         for found in orphans.found:
             self._tell_again(found, set())
         self.event_log.start(self.loop)  # not before: its marks say that all of this has been told
-        self._keep(self._take_up(recovered))
+        self._tasks.start(self._take_up(recovered))
         for draining in orphans.drains():
-            self._keep(draining)
+            self._tasks.start(draining)
         self._orphans = orphans
         self._timer = self.loop.call_later(CHECK_S, self._check)
-
-    def _keep(self, work: Coroutine[object, object, None]) -> None:
-        """A task that nobody holds may be collected while it runs."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _open(self, store: Store) -> Recovered:
         """Open a log; one whose worker was killed a moment ago may still be locked by it."""
@@ -408,8 +407,7 @@ class Worker:
         await self.dispatcher.keeping.stop()
         await self.signer.close()
         self.sweeper.stop()
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         if self._orphans is not None:
             await self._orphans.retired()
         await self.mesh.close()  # before the stores: a frame must not meet a closed one
@@ -449,14 +447,21 @@ async def serve(args: argparse.Namespace) -> int:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     orders: asyncio.Queue[Order] = asyncio.Queue()
+    answering = Tasks()
     keeping: Keeping | None = None
 
     def take(order: Order | Report) -> None:
         assert isinstance(order, Order), "the line has orders"
         if order.counted is not None and keeping is not None:  # also a stop waits for it
             keeping.answered(order.counted)
+        elif order.question is not None:  # also at the start: it may be what holds from now on
+            answering.start(answer(order.number, order.question))
         else:
             orders.put_nowait(order)
+
+    async def answer(number: int, question: Question) -> None:
+        text = msgspec.Raw(await worker.answer(question))
+        line.send(Report(args.worker, "answer", number=number, answer=text))
 
     line = Line(Order, take, _supervisor_gone)
     control = socket.socket(fileno=args.control)
@@ -468,17 +473,11 @@ async def serve(args: argparse.Namespace) -> int:
         keeping = worker.dispatcher.keeping
         keeping.tell = lambda told: line.send(Report(args.worker, "counting", told=told))
         worker.dispatcher.restraints.report = lambda changes: line.send(Report(args.worker, "changed", changes=changes))
+        worker.on_hearing = lambda: line.send(Report(args.worker, "hearing"))
         await worker.start()
     except (LogLockedError, LogFormatError, KeyFileError, KeptFileError, OSError) as error:
         return await _fail(line, args.worker, [_sentence(error)])
     line.send(Report(args.worker, "linked"))
-    answering: set[asyncio.Task[None]] = set()
-
-    async def answer(order: Order) -> None:
-        assert order.question is not None, "who asks has a question"
-        text = msgspec.Raw(await worker.answer(order.question))
-        line.send(Report(args.worker, "answer", number=order.number, answer=text))
-
     while True:
         order = await orders.get()
         if order.do == "open":
@@ -487,10 +486,6 @@ async def serve(args: argparse.Namespace) -> int:
         elif order.do == "reload":
             worker.reload(accepted.read(args.accepted, accepted.place_of(order.config)), order.epoch)
             line.send(Report(args.worker, "reloaded", number=order.epoch))
-        elif order.do == "ask":
-            task = loop.create_task(answer(order))
-            answering.add(task)
-            task.add_done_callback(answering.discard)
         elif order.do == "close_doors":
             await worker.close_doors()
             line.send(Report(args.worker, "doors_closed"))

@@ -10,7 +10,7 @@ from bench.rig import ADMIN_SOCKET, Rig, RigError
 from mta.admin.address import UnixAddress
 from mta.admin.answers import COUNTS_KEPT_S
 from mta.cli.asking import Asking, NoServerError, RefusedError
-from mta.reporting.questions import WorkerCounts
+from mta.reporting.worker_counts import WorkerCounts
 
 NAME = "server"
 PREFIX = "bench-"

@@ -18,7 +18,9 @@ from mta.admin.ruling import Ruling
 from mta.admin.suspensions import Suspensions, TooManyError
 from mta.model.clock import Clock
 from mta.reporting import metrics
-from mta.reporting.questions import Act, List, Metrics, Question, Show, Summary, Verb, Warmups, WorkerCounts
+from mta.reporting.questions import Act, Question, Verb, Warmups
+from mta.reporting.waiting import List, Show, Summary
+from mta.reporting.worker_counts import Metrics, WorkerCounts
 from mta_policies.located import nearest
 
 ASKED_AT_ONCE_MAX = 8

@@ -9,7 +9,7 @@ from mta.admin.asker import Asker
 from mta.admin.pages import EXPLAINED_SOURCES_MAX, ExplainPage
 from mta.admin.replying import Wrong, fail, page_of
 from mta.admin.ruling import Ruling
-from mta.reporting.questions import Explain, Explained
+from mta.reporting.waiting import Explain, Explained
 from mta.smtp.grammar import routing_domain
 from mta_policies.located import nearest
 

@@ -11,18 +11,9 @@ from typing import TypeVar
 import msgspec
 
 from mta.admin.pages import ActedPage, Cursor, ListPage, MessagePage, SummaryPage, WarmupPage
-from mta.reporting.questions import (
-    Acted,
-    Failed,
-    Listed,
-    RecipientRow,
-    Shown,
-    SiteRow,
-    Summarized,
-    WarmedUp,
-    WarmupRow,
-    WorkerCounts,
-)
+from mta.reporting.questions import Acted, Failed, WarmedUp, WarmupRow
+from mta.reporting.waiting import Listed, RecipientRow, Shown, SiteRow, Summarized
+from mta.reporting.worker_counts import WorkerCounts
 
 ERROR_CHARS_MAX = 500  # of what a worker says about its own trouble
 

@@ -5,7 +5,7 @@ Only what needs somebody to act counts: mail that waits for a provider is a mail
 
 from collections.abc import Sequence
 
-from mta.reporting.questions import WorkerCounts
+from mta.reporting.worker_counts import WorkerCounts
 
 EVENTS_PENDING_BYTES_MAX = 16 * 1024 * 1024
 """Lines that wait to be written: a disk that is well has none after a second, past 64 MB no more mail is taken."""

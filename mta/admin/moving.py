@@ -23,19 +23,8 @@ from mta.admin.pages import (
     UploadWish,
 )
 from mta.admin.replying import Wrong, fail, page_of
-from mta.reporting.questions import (
-    Export,
-    Exported,
-    Import,
-    Imported,
-    Known,
-    KnownAre,
-    Piece,
-    PieceOf,
-    Question,
-    Remove,
-    Upload,
-)
+from mta.reporting.moved_mail import Export, Exported, Import, Imported, Known, KnownAre, Piece, PieceOf, Remove, Upload
+from mta.reporting.questions import Question
 
 BODY_BYTES_MAX = 8 << 20  # a page of an export, as it is sent back to an import
 PIECE_BYTES_MAX = 1 << 20

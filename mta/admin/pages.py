@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from mta.model.selection import Selection
-from mta.reporting.questions import ExportedItem, MovedItem, Outlook, RecipientRow, SiteRow, Suspension, WarmupRow
+from mta.reporting.moved_mail import ExportedItem, MovedItem
+from mta.reporting.questions import Suspension, WarmupRow
+from mta.reporting.waiting import Outlook, RecipientRow, SiteRow
 
 BY_CHARS_MAX = 100  # of who asked, in the event log
 REASON_CHARS_MAX = 500
@@ -284,6 +286,8 @@ class ReloadPage(msgspec.Struct):
     """What is wrong with the files, each with its place; then nothing was changed."""
     restart: list[str] = []
     """What is written differently, but holds only after a restart."""
+    warnings: list[str] = []
+    """What is right but hardly meant, each with its place."""
     problems: list[str] = []
     """A sentence about each worker that did not take it in time."""
 

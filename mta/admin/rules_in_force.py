@@ -5,13 +5,14 @@ What an admin does is written down before anybody is told; where that cannot be 
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mta.admin import kept_file, rules_file
 from mta.admin.asker import Asker, tell_all
 from mta.model.clock import Clock
 from mta.reporting.questions import Rules
+from mta.tasks import Tasks
 from mta_policies.firings import Change, Firing, Firings, Mute
 
 WAKE_S_MAX = 30.0  # the wall clock may be set while a timer runs
@@ -31,7 +32,7 @@ class RulesInForce:
         self._saving = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._save_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks = Tasks()
         self._is_running = False
 
     def start(self) -> None:
@@ -48,9 +49,8 @@ class RulesInForce:
             if timer is not None:
                 timer.cancel()
         async with self._saving:  # a thread that writes the file is not stopped by it, and two at once would spoil it
-            for task in list(self._tasks):
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks.cancel()
+        await self._tasks.ended()
         await self._save()
 
     def firings(self) -> list[Firing]:
@@ -105,17 +105,17 @@ class RulesInForce:
             return
         self._wake_in_time()
         if any(change.is_event for change in news):
-            self._keep(self._save())
+            self._tasks.start(self._save())
         elif self._save_timer is None:
             self._save_in(HITS_SAVED_S)
         for number in range(self._asker.workers):
             if number != worker:
-                self._keep(self._asker.ask(Rules(list(news)), worker=number))
+                self._tasks.start(self._asker.ask(Rules(list(news)), worker=number))
 
     def worker_up(self, number: int) -> None:
         """A worker that has just started gets all that there is."""
         if self._is_running:
-            self._keep(self._asker.ask(Rules(snapshot=self._firings.dump()), worker=number))
+            self._tasks.start(self._asker.ask(Rules(snapshot=self._firings.dump()), worker=number))
 
     async def _tell(self, changes: list[Change]) -> list[str]:
         return await tell_all(self._asker, Rules(changes, tells=True), Rules(changes))
@@ -146,7 +146,7 @@ class RulesInForce:
 
     def _on_save_timer(self) -> None:
         self._save_timer = None
-        self._keep(self._save())
+        self._tasks.start(self._save())
 
     # time
 
@@ -161,14 +161,8 @@ class RulesInForce:
         changes = self._firings.expire(self._clock.wall_s())
         self._wake_in_time()
         if changes:
-            self._keep(self._ended(changes))
+            self._tasks.start(self._ended(changes))
 
     async def _ended(self, changes: list[Change]) -> None:
         await self._save()
         await self._tell(changes)
-
-    def _keep(self, work: Coroutine[object, object, object]) -> None:
-        """A task that nobody holds may be collected while it runs."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

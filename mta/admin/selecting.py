@@ -9,7 +9,7 @@ import msgspec
 
 from mta.admin.pages import BY_CHARS_MAX, REASON_CHARS_MAX, Cursor, Wish
 from mta.model.selection import Selection
-from mta.reporting.questions import LIST_MAX
+from mta.reporting.waiting import LIST_MAX
 from mta_policies.located import nearest
 from mta_policies.units import DURATION_S_MAX, duration_s
 

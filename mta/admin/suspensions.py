@@ -6,7 +6,6 @@ worker before it sends anything, so that a suspension outlives the server and ea
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
 from pathlib import Path
 
 from mta.admin import kept_file, suspension_file
@@ -14,6 +13,7 @@ from mta.admin.asker import Asker, tell_all
 from mta.model.clock import Clock
 from mta.model.selection import Selection
 from mta.reporting.questions import Suspend, Suspension
+from mta.tasks import Tasks
 
 SUSPENSIONS_MAX = 1_000  # each is laid beside each message that is about to go
 WAKE_S_MAX = 30.0  # the wall clock may be set while a timer runs
@@ -33,7 +33,7 @@ class Suspensions:
         self._now: list[Suspension] = []
         self._changing = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._is_running = False
 
     def start(self) -> None:
@@ -47,9 +47,8 @@ class Suspensions:
         self._is_running = False
         if self._timer is not None:
             self._timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.cancel()
+        await self._tasks.ended()
 
     def current(self) -> list[Suspension]:
         """Those whose time is not over, the one that ends first at the front."""
@@ -79,7 +78,7 @@ class Suspensions:
     def worker_up(self, number: int) -> None:
         """A worker that has just started gets what holds."""
         if self._is_running:
-            self._keep(self._tell_again(number))
+            self._tasks.start(self._tell_again(number))
 
     async def _tell_again(self, number: int) -> None:
         await self._asker.ask(Suspend(list(self._now), tells=number == 0), worker=number)
@@ -100,7 +99,7 @@ class Suspensions:
             self._timer = asyncio.get_running_loop().call_later(min(max(wait_s, 0.0), WAKE_S_MAX), self._wake)
 
     def _wake(self) -> None:
-        self._keep(self._end_some())
+        self._tasks.start(self._end_some())
 
     async def _end_some(self) -> None:
         """Those whose time is over end; where that cannot be written down it is tried again in a while."""
@@ -113,12 +112,6 @@ class Suspensions:
                 self._timer = asyncio.get_running_loop().call_later(WAKE_S_MAX, self._wake)
             else:
                 self._wake_in_time()
-
-    def _keep(self, work: Coroutine[object, object, None]) -> None:
-        """A task that nobody holds may be collected while it runs."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _new_id(self) -> str:
         """Short enough to type; none that holds now."""

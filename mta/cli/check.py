@@ -1,6 +1,6 @@
 """`mta check`: is the configuration right? Every problem at once, each with its file and line.
 
-Prints what is wrong, and what is right but has no effect yet, to standard output: it is the answer that was asked for.
+Prints what is wrong, and what is right but never used, to standard output: it is the answer that was asked for.
 Where all is right, it says what the limits of the admin's own policies amount to; with `--limits`, of all.
 """
 

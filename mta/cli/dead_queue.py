@@ -10,7 +10,7 @@ from mta.delivery.registry import due_before, is_exported, is_held
 from mta.model import envelope as envelopes
 from mta.model.selection import Criteria, Selection
 from mta.reporting.events import decode_note
-from mta.reporting.questions import MovedItem, MovedRecipient
+from mta.reporting.moved_mail import MovedItem, MovedRecipient
 from mta_queue import inspection
 from mta_queue.disk import OsDisk
 from mta_queue.store import Loaded, Origin, Recovered, Store

@@ -21,7 +21,7 @@ import msgspec
 
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
-from mta.reporting.questions import MovedItem, MovedRecipient
+from mta.reporting.moved_mail import MovedItem, MovedRecipient
 
 FORMAT = 1
 HEADER_NAME, END_NAME = "export.json", "end.json"

@@ -9,7 +9,7 @@ from mta.admin.pages import ActedPage, RemoveWish
 from mta.cli import words
 from mta.cli.asking import Asking, who
 from mta.cli.export_file import ExportFileError, ExportReader
-from mta.reporting.questions import ExportedItem
+from mta.reporting.moved_mail import ExportedItem
 
 ITEMS_AT_ONCE = 500  # in one request
 

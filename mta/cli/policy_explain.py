@@ -34,7 +34,7 @@ from mta.config import Config
 from mta.config.forms import Endpoint
 from mta.handoff.placement import Destination, Placement
 from mta.handoff.placement import Route as PlacementRoute
-from mta.reporting.questions import Outlook
+from mta.reporting.waiting import Outlook
 from mta.resolve.errors import ResolveError
 from mta.resolve.resolver import Resolver
 from mta.resolve.sites import MailHosts, site_name

@@ -44,4 +44,6 @@ def _print(page: ReloadPage) -> None:
     print(f"reloaded: {words.several(page.workers, 'worker')} took it")
     if page.restart:
         print(f"changed, but only a restart makes it so: {', '.join(page.restart)}")
+    for warning in page.warnings:
+        print(f"warning: {words.printable(warning)}")
     warn(COMMAND, page.problems, "")

@@ -76,10 +76,10 @@ def add(actions: Subparsers, common: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     """A number of things, written 1000000, 1_000_000 or 1,000,000."""
-    number = int(text.replace(",", ""))
-    if not 1 <= number <= MESSAGES_MAX:
-        raise argparse.ArgumentTypeError(f"not from 1 to {MESSAGES_MAX:,}: {text}")
-    return number
+    digits = text.replace(",", "").replace("_", "")
+    if not digits.isdecimal() or not 1 <= int(digits) <= MESSAGES_MAX:
+        raise argparse.ArgumentTypeError(f"not a number from 1 to {MESSAGES_MAX:,}: {text}")
+    return int(digits)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,7 +117,7 @@ def _asked(args: argparse.Namespace, loaded: Config | None, sets: list[Policies]
     provider = _provider(args.provider, sets)
     match = sets[-1].policies.policies.get(provider, sets[0].policies.default).match
     domain = args.provider if args.provider != provider else next(iter(match.domains), provider)
-    at_s = datetime.fromisoformat(args.start).timestamp() if args.start else float(round(words.now_s()))
+    at_s = _moment_s(args.start) if args.start else float(round(words.now_s()))
     assumed = rehearsal_options.assumed(args)
     if args.length:
         assumed = assumed._replace(until_s=at_s + units.duration_s(args.length))
@@ -132,6 +132,14 @@ def _asked(args: argparse.Namespace, loaded: Config | None, sets: list[Policies]
         tenant=args.tenant,
     )
     return Asked(campaign, provider, assumed)
+
+
+def _moment_s(text: str) -> float:
+    """Unix seconds; ValueError where it is no date."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ValueError(f'--start: not a date: {text}; write "2026-12-01T08:00" or "2026-12-01T08:00+09:00"') from None
 
 
 def _provider(name: str, sets: list[Policies]) -> str:

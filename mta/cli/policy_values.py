@@ -9,11 +9,12 @@ import msgspec
 from mta.cli import words
 from mta.cli.words import Column
 from mta_policies import wording
-from mta_policies.layers import BUILT_IN, DEFAULT, PolicySet
+from mta_policies.layers import DEFAULT, PolicySet
 from mta_policies.policy import Policy
 from mta_policies.reader import Key, keys_of
 from mta_policies.schema import Adapt, Limits, Retry
 from mta_policies.tenants import TenantLimits
+from mta_policies.tree import BUILT_IN
 from mta_policies.units import NO_RATE, render_size
 
 CELL_CHARS_MAX = 60  # a longer list of domains would push the rest of the table out of sight

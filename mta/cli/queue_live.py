@@ -15,7 +15,7 @@ from mta.cli.asking import COMMAND_QUEUE, Asking, options, print_json, query_of,
 from mta.cli.selected import add_select, selection_of
 from mta.cli.words import Column
 from mta.model.selection import Selection
-from mta.reporting.questions import LIST_MAX, OTHER_SITES, RecipientRow, SiteRow, State
+from mta.reporting.waiting import LIST_MAX, OTHER_SITES, RecipientRow, SiteRow, State
 
 SITES_SHOWN = 30
 RECIPIENTS_SHOWN = 100

@@ -34,7 +34,7 @@ from mta.cli.exported import remove_exported
 from mta.cli.selected import add_select, must_select, selection_of
 from mta.model import envelope as envelopes
 from mta.model.selection import Selection
-from mta.reporting.questions import MovedItem
+from mta.reporting.moved_mail import MovedItem
 from mta_queue.store import LogFormatError, LogLockedError
 
 PAGE_BYTES_MAX = 1 << 20

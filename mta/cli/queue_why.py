@@ -9,7 +9,7 @@ from mta.admin.pages import MessagePage
 from mta.cli import EXIT_DONE, EXIT_WRONG, Subparsers, reason_words, words
 from mta.cli.asking import COMMAND_QUEUE, Asking, options, print_json, quoted, run_asked, warn
 from mta.cli.words import Column
-from mta.reporting.questions import Reason, RecipientRow
+from mta.reporting.waiting import Reason, RecipientRow
 
 _SHOW = "Shows what waits of one message, and from the event log what has happened to it so far."
 _WHY = "Says of every recipient that waits what it waits for, which value keeps it and where that is written, and when \
@@ -77,7 +77,8 @@ def _sentences(row: RecipientRow, now_s: float) -> Iterator[str]:
         yield f"{host}: {row.last_reply} ({words.several(row.attempts, 'attempt')}{at})."
     if row.expires_s:
         origin = f" ({_origin(row)})" if row.expires_from else ""
-        yield f"It is given up {words.until(row.expires_s, now_s)}, {words.moment(row.expires_s)}{origin}."
+        before = "before that, " if (reason.next_s or row.next_s) > row.expires_s else ""
+        yield f"It is given up {before}{words.until(row.expires_s, now_s)}, {words.moment(row.expires_s)}{origin}."
 
 
 def _origin(row: RecipientRow) -> str:

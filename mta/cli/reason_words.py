@@ -3,7 +3,7 @@ written, and what an admin can do about it."""
 
 from collections.abc import Iterator
 
-from mta.reporting.questions import Reason
+from mta.reporting.waiting import Reason
 
 _OF_NO_POLICY = ("limit ", "warmup ")
 """How values of the configuration itself begin."""

@@ -12,7 +12,8 @@ from mta.cli.rehearsal_report import NEW, NOW
 from mta.config import Config
 from mta_policies import layers, provider_model, units
 from mta_policies.capacity import CONNECT_S, DELIVERY_S
-from mta_policies.layers import PolicySet
+from mta_policies.layers import PolicyError, PolicySet
+from mta_policies.located import Problem
 from mta_policies.rehearsal.drain import Progress
 from mta_policies.rehearsal.replay import Assumed
 
@@ -58,6 +59,8 @@ def policy_sets(loaded: Config | None, folder: str | None) -> list[Policies]:
     """Those that there are, and with a folder the others."""
     sets = [Policies(NOW, loaded.policy_set if loaded is not None else layers.load(None))]
     if folder is not None:
+        if not Path(folder).is_dir():
+            raise PolicyError([Problem(folder, 0, "there is no such folder")])
         disabled = loaded.policies.disabled if loaded is not None else ()
         sets.append(Policies(NEW, layers.load(Path(folder), disabled)))
     return sets

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mta.config import DEFAULT_POOL, Config
+from mta.config import Config
+from mta.model.envelope import POOL_DEFAULT
 from mta_policies.located import nearest
 
 
@@ -16,7 +17,7 @@ def weights(loaded: Config, tenant: str, asked: Sequence[str]) -> dict[str, int]
     tenants = {each.name: each for each in loaded.tenants}
     if tenant and tenant not in tenants:
         raise ValueError(f"there is no tenant {tenant}{nearest(tenant, tenants)}")
-    name = tenants[tenant].pool if tenant else DEFAULT_POOL
+    name = tenants[tenant].pool if tenant else POOL_DEFAULT
     pool = next(each for each in loaded.pools if each.name == name).sources
     if asked:
         return {source: pool.get(source, 0) or 1 for source in asked}

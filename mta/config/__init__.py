@@ -15,9 +15,10 @@ import msgspec
 from mta.config.render import render
 from mta.config.settings import Listener, Pool, Route, Settings, Source, Tenant, Warmup
 from mta.config.together import check_keys, check_together
+from mta.model.envelope import POOL_DEFAULT
 from mta_policies import layers
 from mta_policies.answers import SYSTEM_SOURCE
-from mta_policies.layers import BUILT_IN, PolicyError, PolicySet
+from mta_policies.layers import PolicyError, PolicySet
 from mta_policies.located import Problem, SyntaxProblem, nearest, parse
 from mta_policies.reader import Reader
 from mta_policies.tree import Tree, join, tree_of
@@ -41,9 +42,6 @@ __all__ = [
 
 DEFAULT_FILE = "mta.toml"
 
-DEFAULT_POOL = "default"
-"""The pool of all mail whose tenant and headers name none."""
-
 CONFIG_BYTES_MAX = 10_000_000  # a thousand tenants fit many times; what is larger is not a configuration
 
 
@@ -64,15 +62,14 @@ class Config(Settings, frozen=True, kw_only=True):
     """The file that was loaded, as it was named."""
     policy_set: PolicySet
     warnings: tuple[Problem, ...]
-    """What has no effect yet, ties between policies: nothing that keeps the server from running."""
+    """What is never used, ties between policies: nothing that keeps the server from running."""
     tree: Tree
     pems: tuple[bytes, ...]
     """What the key files of `dkim` held, one each: a worker that is restarted signs with what was accepted."""
 
     def origin(self, *path: str | int) -> str:
         """Where a value was written: `origin("queue", "directory")` is "mta.toml:12"; "built in" where nowhere."""
-        place = self.tree.origin(path)
-        return str(place) if place else BUILT_IN
+        return self.tree.written(path)
 
     @property
     def warmup_plans(self) -> tuple[Plan, ...]:
@@ -186,6 +183,11 @@ def _load_policies(reader: Reader, settings: Settings) -> PolicySet | None:
         if name not in tenants:
             text = f"there is no tenant {name}{nearest(name, tenants)}: this holds only for mail whose header names it"
             reader.warnings.append(Problem(str(directory / layers.TENANTS / name), 0, text))
+    for name in sorted(policy_set.own - {layers.DEFAULT} - {route.policy for route in settings.routes}):
+        policy = policy_set.policies[name]
+        if not (policy.match.domains or policy.match.mx):
+            text = f"policy {name} is for nobody: it has no match, and no route names it{nearest(name, known)}"
+            reader.warnings.append(Problem(policy.files[-1], 0, text))
     for i, route in enumerate(settings.routes):
         if route.policy and route.policy not in policy_set.policies:
             hint = nearest(route.policy, policy_set.policies)
@@ -209,8 +211,8 @@ def _completed(settings: Settings) -> Settings:
     sources = settings.sources or (Source(name=SYSTEM_SOURCE),)
     sources = tuple(msgspec.structs.replace(source, ehlo=source.ehlo or hostname) for source in sources)
     pools = settings.pools
-    if DEFAULT_POOL not in {pool.name for pool in pools}:
-        pools = (*pools, Pool(name=DEFAULT_POOL, sources={source.name: 1 for source in sources}))
+    if POOL_DEFAULT not in {pool.name for pool in pools}:
+        pools = (*pools, Pool(name=POOL_DEFAULT, sources={source.name: 1 for source in sources}))
     return msgspec.structs.replace(settings, hostname=hostname, routes=routes, sources=sources, pools=pools)
 
 

@@ -1,7 +1,6 @@
 """Writes mta.toml: every key with its text and default, from the structs, so that the two cannot differ.
 
-A line that begins with `# ` is text; one that begins with `#` and no blank is a value that is not in force: an
-example, or a key that has no effect in this version.
+A line that begins with `# ` is text; one that begins with `#` and no blank is an example, which is not in force.
 """
 
 import textwrap
@@ -71,10 +70,9 @@ def _section(key: Key, struct: type[msgspec.Struct], value: object) -> str:
     """One table: as it is by default, or as a commented example."""
     is_list = isinstance(value, tuple)
     shown = EXAMPLES.get(key.name) or (value[0] if isinstance(value, tuple) else value)
-    keys = keys_of(struct)
-    live = key.name not in EXAMPLES and not all(one.not_yet for one in keys)
+    live = key.name not in EXAMPLES
     header = f"[[{key.name}]]" if is_list else f"[{key.name}]"
-    return f"{_text(key.description)}{'' if live else '#'}{header}\n{_lines(shown, keys, live=live)}"
+    return f"{_text(key.description)}{'' if live else '#'}{header}\n{_lines(shown, keys_of(struct), live=live)}"
 
 
 def _lines(struct: object, keys: list[Key], *, live: bool) -> str:
@@ -82,8 +80,7 @@ def _lines(struct: object, keys: list[Key], *, live: bool) -> str:
     for key in keys:
         out.append(_text(key.description))
         lines = _assignment(key.name, _toml(_written(key, getattr(struct, key.field_name))))
-        mark = "" if live and not key.not_yet else "#"
-        out += [f"{mark}{line}\n" for line in lines]
+        out += [f"{'' if live else '#'}{line}\n" for line in lines]
     return "".join(out)
 
 

@@ -8,6 +8,8 @@ import msgspec
 
 PRIORITY_DEFAULT = 5
 PRIORITY_MAX = 9
+POOL_DEFAULT = "default"
+"""The pool of sources of all mail whose tenant and headers name none."""
 
 
 class Recipient(msgspec.Struct, frozen=True, array_like=True):
@@ -39,12 +41,17 @@ class Glance(msgspec.Struct, array_like=True):
     tenant: str = ""
     campaign: str = ""
 
+    @property
+    def sender_domain(self) -> str:
+        """In lower case; "" for the null sender."""
+        return self.sender.rpartition("@")[2].lower()
+
 
 class Envelope(Glance, array_like=True):
     """All that is known of a message beside its content."""
 
     pool: str = ""
-    """Name of the pool of sources; "" for the default one."""
+    """Name of the pool of sources; "" for `POOL_DEFAULT`."""
     message_id: str = ""
     from_domain: str = ""
     client: str = ""

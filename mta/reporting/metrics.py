@@ -7,7 +7,7 @@ field becomes what; a test keeps them complete.
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from mta.reporting.questions import PolicyCounts, WorkerCounts
+from mta.reporting.worker_counts import PolicyCounts, WorkerCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,6 +7,7 @@ from bench.load import Domain, Plan, run
 from bench.sink import Profile, Sink
 from mta.handoff.placement import Placement
 from mta.testing.commands import until_shown
+from mta.testing.noon import noon_zone
 from mta.testing.running_server import RunningServer
 from mta.testing.toy_dns import ToyDns
 from mta_policies.layers import load
@@ -20,7 +21,7 @@ tls = "none"
 [limits]
 connections = {AT_ONCE}
 connection_rate = "none"
-quota = {{ count = {QUOTA}, per = "month" }}
+quota = {{ count = {QUOTA}, per = "month", zone = "{noon_zone()}" }}
 """
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from bench.ledger import Village
 from bench.sink import Sink
 from mta.testing.commands import run
+from mta.testing.noon import noon_zone
 from mta.testing.running_server import Event, RunningServer
 from mta.testing.toy_dns import ToyDns
 
 BIG = 'match = { domains = ["*.test"] }\ntls = "none"\n'
-SOURCES = """
+SOURCES = f"""
 [[source]]
 name = "new"
 ipv4 = "127.0.0.101"
@@ -21,15 +22,16 @@ ipv4 = "127.0.0.102"
 
 [[pool]]
 name    = "default"
-sources = { new = 1 }
+sources = {{ new = 1 }}
 
 [[pool]]
 name    = "warm"
-sources = { old = 1 }
+sources = {{ old = 1 }}
 
 [[warmup]]
 source        = "new"
 plan          = [20, 1000]
+zone          = "{noon_zone()}"
 overflow_pool = "warm"
 """
 

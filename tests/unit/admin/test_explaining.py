@@ -4,7 +4,7 @@ their answers."""
 import pytest
 
 from mta.admin.face import AdminFace
-from mta.reporting.questions import Explain, Explained, Outlook, Reason, Wait
+from mta.reporting.waiting import Explain, Explained, Outlook, Reason, Wait
 from mta.testing.admin_rig import Client, FakeAsker
 from mta.testing.fake_clock import FakeClock
 from mta_policies.answers import Answer

@@ -16,22 +16,9 @@ from mta.admin.face import AdminFace
 from mta.admin.kept_file import KeptFileError
 from mta.model.identity import IdMaker
 from mta.model.selection import Selection
-from mta.reporting.questions import (
-    Act,
-    Acted,
-    Failed,
-    List,
-    Listed,
-    Metrics,
-    Rules,
-    Show,
-    Shown,
-    SiteRow,
-    Summarized,
-    Summary,
-    Suspend,
-    WorkerCounts,
-)
+from mta.reporting.questions import Act, Acted, Failed, Rules, Suspend
+from mta.reporting.waiting import List, Listed, Show, Shown, SiteRow, Summarized, Summary
+from mta.reporting.worker_counts import Metrics, WorkerCounts
 from mta.testing.admin_rig import Client, FakeAsker, row
 from mta.testing.fake_clock import FakeClock
 from mta_policies.firing import Snapshot

@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from mta.admin import gathering
-from mta.reporting.questions import Acted, Failed, Listed, RecipientRow, Shown, SiteRow, Summarized, WorkerCounts
+from mta.reporting.questions import Acted, Failed
+from mta.reporting.waiting import Listed, RecipientRow, Shown, SiteRow, Summarized
+from mta.reporting.worker_counts import WorkerCounts
 
 encode = msgspec.json.encode
 

@@ -1,7 +1,7 @@
 """What is wrong with a server, in sentences."""
 
 from mta.admin.health import EVENTS_PENDING_BYTES_MAX, troubles
-from mta.reporting.questions import PolicyCounts, WorkerCounts
+from mta.reporting.worker_counts import PolicyCounts, WorkerCounts
 
 
 def test_a_busy_server_is_well() -> None:

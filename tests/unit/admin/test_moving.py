@@ -6,13 +6,10 @@ from typing import Any
 import msgspec
 
 from mta.model.selection import Selection
-from mta.reporting.questions import (
-    Act,
-    Acted,
+from mta.reporting.moved_mail import (
     Export,
     Exported,
     ExportedItem,
-    Failed,
     Import,
     Imported,
     Known,
@@ -24,6 +21,7 @@ from mta.reporting.questions import (
     Remove,
     Upload,
 )
+from mta.reporting.questions import Act, Acted, Failed
 from mta.testing.admin_rig import Client, FakeAsker
 
 ID = "1m80zd5v0abcde000001"

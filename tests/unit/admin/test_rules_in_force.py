@@ -49,8 +49,7 @@ def told(asker: FakeAsker) -> list[tuple[int | None, list[str], bool]]:
 
 async def reported(rules: RulesInForce, clock: FakeClock) -> None:
     rules.reported(1, [fired(clock)])
-    while rules._tasks:  # noqa: ASYNC110 - a few turns
-        await asyncio.sleep(0)
+    await rules._tasks.ended()
 
 
 async def test_what_a_worker_reports(rules: RulesInForce, asker: FakeAsker, clock: FakeClock, path: Path) -> None:
@@ -84,8 +83,7 @@ async def test_a_worker_that_starts_gets_all(rules: RulesInForce, asker: FakeAsk
     asker.asked.clear()
 
     rules.worker_up(1)
-    while rules._tasks:  # noqa: ASYNC110 - a few turns
-        await asyncio.sleep(0)
+    await rules._tasks.ended()
 
     [(question, worker)] = asker.asked
     assert isinstance(question, Rules)

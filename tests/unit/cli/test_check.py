@@ -96,6 +96,7 @@ def test_the_answer_may_be_json(file: Path, capsys: Printed) -> None:
 
 
 OWN = (
+    'match = { domains = ["acme.example"] }\n'
     '[limits]\nconnections = 20\nmessages_per_connection = 50\nconnection_rate = "none"\nrate = "none"\n'
     "[source_limits]\nconnections = 10\n"
 )
@@ -107,7 +108,7 @@ def test_it_says_what_the_limits_of_ones_own_policies_amount_to(file: Path, caps
     file.write_text("")
     (file.parent / "policies").mkdir()
     (file.parent / "policies" / "acme.toml").write_text(OWN)
-    (file.parent / "policies" / "slow.toml").write_text('[limits]\nrate = "30/h"\n')
+    (file.parent / "policies" / "slow.toml").write_text('match = { mx = ["*.slow"] }\n[limits]\nrate = "30/h"\n')
 
     status = main(["check"])
 

@@ -10,7 +10,7 @@ import pytest
 from mta.cli.export_file import FORMAT, ExportFileError, ExportReader, ExportWriter, Header
 from mta.model import envelope as envelopes
 from mta.model.envelope import Envelope, Recipient
-from mta.reporting.questions import MovedItem, MovedRecipient
+from mta.reporting.moved_mail import MovedItem, MovedRecipient
 
 HEADER = Header(FORMAT, "old.test", 1_750_000_000.0, "--all")
 

@@ -9,7 +9,8 @@ import pytest
 
 from mta.cli import main, policy_explain
 from mta.config import Config
-from mta.reporting.questions import Explain, Explained, Outlook, Reason, Rules, Wait
+from mta.reporting.questions import Rules
+from mta.reporting.waiting import Explain, Explained, Outlook, Reason, Wait
 from mta.resolve.sites import MailHosts, MxHost
 from mta.testing.admin_rig import FakeAsker, face_in_thread
 

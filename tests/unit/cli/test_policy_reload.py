@@ -23,13 +23,15 @@ def reloaded(folder: Path, page: ReloadPage, *words: str) -> int:
 
 
 def test_all_took_it(tmp_path: Path, capsys: Printed):
-    """A line says how many, another one what waits for a restart."""
-    status = reloaded(tmp_path, ReloadPage(2, restart=["hostname", "queue"]))
+    """A line says how many, another one what waits for a restart, and what is hardly meant has one each."""
+    page = ReloadPage(2, restart=["hostname", "queue"], warnings=["policies/gogle.toml: is for nobody"])
+    status = reloaded(tmp_path, page)
 
     assert status == 0
     assert capsys.readouterr().out.splitlines() == [
         "reloaded: 2 workers took it",
         "changed, but only a restart makes it so: hostname, queue",
+        "warning: policies/gogle.toml: is for nobody",
     ]
 
 
@@ -60,4 +62,5 @@ def test_programs_get_the_page(tmp_path: Path, capsys: Printed):
     status = reloaded(tmp_path, ReloadPage(2), "--json")
 
     assert status == 0
-    assert json.loads(capsys.readouterr().out) == {"workers": 2, "wrong": [], "restart": [], "problems": []}
+    page = {"workers": 2, "wrong": [], "restart": [], "warnings": [], "problems": []}
+    assert json.loads(capsys.readouterr().out) == page

@@ -107,6 +107,13 @@ def test_a_model_that_is_not_there_is_told(capsys: Printed):
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_folder_that_is_not_there_is_told(capsys: Printed):
+    """It would else be one without any policy of the admin's."""
+    assert main(["policy", "replay", "--policies", "slwoer"]) == 1
+    assert "slwoer: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_log_that_is_not_there_is_told(capsys: Printed):
     """By its name, and nothing is printed."""
     assert main(["policy", "replay", "--events", "nothing.jsonl"]) == 1

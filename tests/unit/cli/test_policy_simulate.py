@@ -100,7 +100,8 @@ def test_it_ends_when_told_to(capsys: Printed):
         (["--source", "out-3"], "there is no source out-3; did you mean out-"),
         (["--tenant", "shoe"], "there is no tenant shoe; did you mean shop?"),
         (["--rate", "fast"], 'not a rate: "fast"'),
-        (["--start", "tomorrow"], "tomorrow"),
+        (["--start", "tomorrow"], '--start: not a date: tomorrow; write "2026-12-01T08:00"'),
+        (["--policies", "nowhere"], "nowhere: there is no such folder"),
         (["--provider-model", "gogle"], "did you mean google?"),
         (["--html", "nowhere/at/all.html"], "nowhere/at/all.html: No such file or directory"),
     ],
@@ -109,6 +110,16 @@ def test_what_is_not_there_is_told(capsys: Printed, arguments: list[str], told: 
     """On standard error, with the nearest name, and status 1."""
     assert main([*SIMULATE, "--messages", "10", *arguments]) == 1
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["1k", "0", "-5", "2,000,000,000", "1.5"])
+def test_a_number_of_messages(capsys: Printed, count: str):
+    """What is none is wrong usage."""
+    with pytest.raises(SystemExit) as left:
+        main([*SIMULATE, f"--messages={count}"])
+
+    assert left.value.code == 2
+    assert f"not a number from 1 to 1,000,000,000: {count}" in capsys.readouterr().err
 
 
 def test_a_picture_is_drawn(folder: Path, capsys: Printed):

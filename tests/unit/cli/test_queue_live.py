@@ -13,20 +13,8 @@ import pytest
 from mta.cli import queue_admin, words
 from mta.model.identity import IdMaker
 from mta.model.selection import Selection
-from mta.reporting.questions import (
-    Act,
-    Acted,
-    Failed,
-    List,
-    Listed,
-    RecipientRow,
-    Show,
-    Shown,
-    SiteRow,
-    Summarized,
-    Summary,
-    Verb,
-)
+from mta.reporting.questions import Act, Acted, Failed, Verb
+from mta.reporting.waiting import List, Listed, RecipientRow, Show, Shown, SiteRow, Summarized, Summary
 from mta.testing.admin_rig import FakeAsker, face_in_thread
 
 NOW_S = 1_750_000_000.0

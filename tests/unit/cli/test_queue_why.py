@@ -7,7 +7,7 @@ import pytest
 
 from mta.admin.pages import MessagePage
 from mta.cli.queue_why import _why_lines
-from mta.reporting.questions import Reason, RecipientRow, State
+from mta.reporting.waiting import Reason, RecipientRow, State
 
 NOW_S = 1_750_000_000.0
 
@@ -68,6 +68,16 @@ def test_what_is_scheduled_says_when_and_what_was_said() -> None:
 def test_every_state_has_a_sentence(state: State, reason: Reason, expected: str) -> None:
     """And what the admin can do about it."""
     assert expected in said(state, reason)
+
+
+@pytest.mark.parametrize(
+    ("next_s", "told"), [(NOW_S + 7200, "up before that, in 60 min, "), (NOW_S + 60, "up in 60 min, ")]
+)
+def test_what_is_given_up_before_its_turn_says_so(next_s: float, told: str) -> None:
+    """Nobody is to wait for a turn that does not come."""
+    reason = Reason("quota", "limits.quota", "2 per day", "policies/google.toml:3", next_s=next_s)
+
+    assert f"It is given {told}" in said("ready", reason, expires_s=NOW_S + 3600)
 
 
 def test_what_waits_no_more_is_said() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from mta.reporting import metrics
-from mta.reporting.questions import PolicyCounts, WorkerCounts
+from mta.reporting.worker_counts import PolicyCounts, WorkerCounts
 
 SAMPLE = re.compile(r'(?P<name>[a-z_]+)\{(?P<labels>(?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\} (?P<value>-?[0-9.e+]+)')
 LABEL = re.compile(r'([a-z]+)="((?:[^"\\]|\\.)*)"')
