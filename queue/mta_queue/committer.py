@@ -46,6 +46,7 @@ class Committer:
         except OSError:
             self._abandon_new(group)
             raise
+        group.landed = writer
         return writer
 
     def commit(self, group: Group) -> None:

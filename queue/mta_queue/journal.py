@@ -413,7 +413,7 @@ class Journal:
         previous = self._open_segments
         active = self._committer.writer
         for writer in group.opened:
-            self._catalog.begin_segment(writer.number, self.marker)
+            self._catalog.begin_segment(writer.number, self.marker, is_refused=writer is not group.landed)
             self.on_segment(writer)
         if group.opened or (previous and previous[-1] is not active):
             for writer in [*previous, *group.opened]:

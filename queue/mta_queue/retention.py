@@ -16,6 +16,7 @@ class Segment:
         "file_bytes",
         "first_seq",
         "is_open",
+        "is_refused",
         "last_seq",
         "living",
         "living_bytes",
@@ -31,6 +32,9 @@ class Segment:
         """What its records begin with."""
         self.is_open = True
         """Records may still be appended to it."""
+        self.is_refused = False
+        """The disk failed as it was begun, and as it was to be removed: nothing in it counts, nor may ever have been on
+        stable storage."""
         self.living = 0
         """Items that lie in it and have a living part."""
         self.living_bytes = 0
@@ -88,9 +92,10 @@ class Retention:
         """Goes up when a segment begins, ends or goes."""
         self._emptied: set[int] = set()
 
-    def begin_segment(self, number: int, marker: int) -> Segment:
+    def begin_segment(self, number: int, marker: int, *, is_refused: bool = False) -> Segment:
         """A segment that now exists and takes records until `close_segment`."""
         segment = self.segments[number] = Segment(number, marker)
+        segment.is_refused = is_refused
         self.changes += 1
         return segment
 
@@ -140,9 +145,11 @@ class Retention:
 
     def stable(self) -> list[tuple[int, int]]:
         """(number, marker) of segments that are on stable storage under their names, ascending: up to `anchor` all but
-        those that are being made of copies, which nothing depends on yet."""
+        those that are being made of copies, which nothing depends on yet, and those that the disk refused."""
         anchor = self.anchor
-        found = [one for one in self.segments.values() if not one.is_open or one.number == anchor]
+        found = [
+            one for one in self.segments.values() if not one.is_refused and (not one.is_open or one.number == anchor)
+        ]
         return sorted((one.number, one.marker) for one in found if one.number <= anchor)
 
     def remove(self, number: int) -> None:

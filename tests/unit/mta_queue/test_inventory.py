@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mta.testing.bad_disk import BadDisk
 from mta.testing.memory_disk import MemoryDisk
+from mta.testing.recording_disk import NOTHING
 from mta.testing.stepped_loop import SteppedLoop
 from mta_queue import inspection, inventory, record, segment
 from mta_queue.inventory import NAME, Listing, compare, decode, encode, is_current, listing_of
@@ -220,6 +222,42 @@ def test_a_life_that_ends_lists_everything() -> None:
     take(disk, last)
 
     assert Rig(disk).recovered.set_aside == [f"{segment.file_name(last)}: {LOST}"]
+
+
+@pytest.mark.parametrize(("refused", "listed"), [(2, [1, 3]), (3, [1, 2, 4])])
+def test_a_segment_that_the_disk_refused(refused: int, listed: list[int]) -> None:
+    """One that failed at its beginning, a life's first or a later one, and could not be removed is not listed, though
+    newer ones are: a power loss may leave it empty, and nothing is lost with it."""
+    disk = MemoryDisk()
+    old = Rig(disk).put()
+    disk.kill()
+    path = LOG / segment.file_name(refused)
+
+    def refuse(operation: str, where: Path) -> None:
+        if where == path and operation in ("append", "unlink"):
+            raise OSError(28, "No space left on device", str(where))
+
+    async def live() -> None:
+        store = Store(LOG, disk=disk, segment_bytes_max=10)
+        store.open()
+        store.start(asyncio.get_running_loop())
+        for _ in range(2):
+            ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            store.append("id", b"meta", 1, b"content", ended.set_result, ended.set_result)
+            await ended
+        store.finish(old, (0,), b"")
+        await store.close()
+
+    disk.on_call = refuse
+    asyncio.run(live())
+    left = inventory.read(disk, LOG)
+    disk.lose_power(NOTHING.loss(Random(0)))
+
+    assert left is not None
+    assert [*left.numbers()] == listed
+    assert disk.contents(path) == b""
+    assert inspection.verify(disk, LOG).problems == []
+    assert Rig(disk).recovered.set_aside == []
 
 
 def test_a_log_that_is_to_be_removed() -> None:
