@@ -293,12 +293,15 @@ class Domains:
             self._engine.restraints.of_gone(destination)
 
     def move_all(self, jobs: Sequence[Job], owners: Sequence[int]) -> None:
-        """These jobs are for other workers: their items go there, no job is left here."""
-        todo = deque((job.seq, job.parts) for job in jobs)
+        """These jobs are for other workers: their items go there, no job is left here. Those of one message go
+        together: it is sent, kept and signed there once."""
+        todo: dict[int, Sequence[int]] = {}
         for job in jobs:
+            known = todo.get(job.seq)
+            todo[job.seq] = job.parts if known is None else sorted((*known, *job.parts))
             self._engine.ended(job)
             self._engine.registry.leave(job.seq, job.parts)
-        self._move_some(todo, owners)
+        self._move_some(deque(todo.items()), owners)
 
     def _move_some(self, todo: deque[tuple[int, Sequence[int]]], owners: Sequence[int]) -> None:
         batch = [todo.popleft() for _ in range(min(len(todo), MOVED_AT_ONCE))]

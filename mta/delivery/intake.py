@@ -156,8 +156,8 @@ class Intake:
             return []
         kept = engine.parking.signature(seq)
         signature = self._shared_signature(seq) or signature or kept
-        if signature is None and len(groups) > 1 and not engine.signatures.is_off:
-            signature = Signature()
+        if signature is None and len(item.parts) > 1 and not engine.signatures.is_off:
+            signature = _noted_signature(item) or (Signature() if len(groups) > 1 else None)
         jobs: list[Job] = []
         for (attempts, source, prefer), shares in groups.items():
             jobs += self._begin_shares(seq, shares, envelope, None, source, attempts, prefer, signature, now_s, pool)
@@ -179,6 +179,15 @@ def past(note: bytes) -> Fate | None:
         return decode_note(note)
     except msgspec.DecodeError:
         return None  # of a version that is gone: it begins anew
+
+
+def _noted_signature(item: Loaded) -> Signature | None:
+    """What the notes of all parts of an item know, also of those that are not due: it is signed once."""
+    for state in item.parts:
+        fate = past(state.note)
+        if fate is not None and fate.signature:
+            return Signature(fate.signature, fate.dkim)
+    return None
 
 
 def _way_of(fate: Fate) -> tuple[int, str | None, str]:

@@ -8,7 +8,10 @@ import pytest
 from bench.sink import Profile, Sink
 from mta.delivery import domains, fates
 from mta.handoff.frames import Told
+from mta.handoff.mover import PartState
 from mta.handoff.placement import Placement
+from mta.model.outcome import Reply
+from mta.reporting.events import Fate, encode_note
 from mta.resolve.errors import no_answer, no_domain
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names
 from mta.testing.swift_loop import SwiftLoop, swiftly
@@ -142,6 +145,28 @@ async def test_two_workers_with_different_answers_do_not_play_ball(loop: SwiftLo
     assert waited_s >= 25.0
     assert rig.resolver.asked[disputed] == 2
     assert [each["recipient"] for each in rig.events("deferred")] == [f"b@{disputed}"]
+
+
+@swiftly
+async def test_a_message_moves_as_one(loop: SwiftLoop, tmp_path: Path):
+    """One of its recipients was tried before, so it has two jobs here; where it goes it is one item, signed once."""
+    rig = DeliveryRig(loop, tmp_path, port=2525, workers=2)
+    placement = rig.dispatcher.placement
+    theirs = next(f"mx{number}.test" for number in range(20) if _owner(placement, f"mx{number}.test") == 1)
+    rig.domain("a.test", theirs)
+    due_s = loop.wall_s() + 50
+    seq = rig.seqs[rig.send(*names(3, "a.test"), send_at_s=due_s)]
+    await asyncio.sleep(1)
+    note = encode_note(Fate("deferred", 0.0, Reply(451, "", "later"), "rcpt", 1, due_s))
+    rig.store.postpone(seq, (1,), due_s, note)
+    await rig.until(lambda: bool(rig.mover.moves))
+    await asyncio.sleep(1)
+    rig.is_clean()
+    await rig.stop()
+
+    assert rig.mover.moves == [
+        (seq, (0, 1, 2), [PartState(due_s, b""), PartState(due_s, note), PartState(due_s, b"")], 1)
+    ]
 
 
 def _owner(placement: Placement, host: str) -> int:
