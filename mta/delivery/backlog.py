@@ -23,7 +23,7 @@ LOADED_AHEAD_MAX = 128  # cold jobs that one visit to the disk brings back, wher
 SIGNED_AHEAD_MIN = 2  # jobs that are signed before their turn: one goes out, the next is there
 SIGNED_AHEAD_MAX = 64  # more would keep no connection busier, and what is urgent would come later
 SIGNATURE_S = 0.005  # as long as a batch takes: who still waits then may ask for more once more
-HELD_S = 1.0  # so long what is ready waits for a more urgent signature or its content: many times what both take
+URGENT_WAIT_S = 1.0  # so long what is ready waits for a more urgent signature or its content: many times what both take
 PARKED_AT_ONCE = 256  # suspended jobs that one pump takes away before the loop turns
 
 
@@ -186,13 +186,17 @@ class Backlog:
             return True
         if self._keeps_turn or not lane.has_unsigned:
             return False
-        if lane.signing and not self._engine.signatures.is_saturated:
+        ready_priority = lane.ready.head_priority()
+        is_wanting = min(lane.unsigned_priority(), lane.signing_filled.bit_length() - 1) > ready_priority
+        if is_wanting and not self._engine.signatures.is_saturated:
             # A connection has nothing to do for want of signatures: more of them at once from now on. Once for each
             # wait, however often it is asked in a moment: mail that comes later is behind all that are signed ahead.
+            # What is ready, and waits for more urgent mail, is no reason for more of its like.
             waited_for = next(iter(lane.signing))
             if waited_for is not self._waited_for or now_s - self._asked_s >= SIGNATURE_S:
                 self._waited_for, self._asked_s = waited_for, now_s
-                self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(lane.ahead, SIGNED_AHEAD_MIN))
+                awaited = lane.ahead_of(ready_priority + 1)
+                self._signed_ahead = min(SIGNED_AHEAD_MAX, 2 * max(awaited, SIGNED_AHEAD_MIN))
         self.sign_ahead(now_s)
         return self._has_ready(now_s)
 
@@ -239,11 +243,11 @@ class Backlog:
         """
         wait_s = 0.0
         if self.is_loading and max(self._loading_priority(), self.lane.unsigned_priority()) > priority:
-            wait_s = self._loading_since_s + HELD_S - now_s
+            wait_s = self._loading_since_s + URGENT_WAIT_S - now_s
         if wait_s <= 0 and self.lane.signing_filled >> priority > 1:
             for job, since_s in self.lane.signing.items():
                 if job.priority > priority:
-                    wait_s = since_s + HELD_S - now_s
+                    wait_s = since_s + URGENT_WAIT_S - now_s
                     break
         if wait_s > 0:
             self._pool.wake_in(wait_s, now_s)

@@ -4,7 +4,7 @@ A brake is one restraint (`mta_policies.restraint`) with the gates at which pool
 mail of a source for a site hold for whole pools: beside the policy's own limits, as further shared ones.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from mta.model.envelope import Envelope
 from mta.reporting.events import NO_WAY
 from mta_policies.answers import Subject, scope_key
 from mta_policies.firing import Change, Firing
-from mta_policies.restraint import EFFECTIVE, Restraint, keys_of_job, keys_of_pool
+from mta_policies.restraint import EFFECTIVE, JOB_SCOPES, Restraint, keys_of_pool
 from mta_policies.schema import Limits
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Brakes:
         self._brakes: dict[Identity, Brake] = {}
         self._of_pools: dict[str, dict[Identity, Brake]] = {}
         self._of_jobs: dict[str, dict[Identity, Brake]] = {}
-        self._job_scopes: frozenset[str] = frozenset()
+        self._job_scopes: Sequence[str] = ()
         """Of what is in it, so that no key of another scope is made for a message."""
         self._known: dict[tuple[str | bool | None, ...], list[Brake]] = {}
         """What holds messages that have all that scopes are about in common."""
@@ -128,7 +128,8 @@ class Brakes:
 
     def _listen(self) -> None:
         of_jobs = (brake for brakes in self._of_jobs.values() for brake in brakes.values())
-        self._job_scopes = frozenset(brake.firing.scope for brake in of_jobs)
+        scopes = {brake.firing.scope for brake in of_jobs}
+        self._job_scopes = [scope for scope in JOB_SCOPES if scope in scopes]
         self._known.clear()
         self.listens = any(brake.restraint.listens for brake in self._brakes.values())
 
@@ -201,7 +202,7 @@ class Brakes:
         provider = self._destination.provider
         for part in list(job.parts):
             recipient = Subject(provider=provider, recipient=envelope.recipients[part].address)
-            for brake in self._brakes_of([scope_key("recipient", recipient)]):
+            for brake in list(self._of_jobs.get(scope_key("recipient", recipient), {}).values()):
                 if part in job.parts and not brake.throttle.lets(job):
                     yield brake.throttle.lot, [part]
 
@@ -218,16 +219,20 @@ class Brakes:
         found = self._known.get(whose)
         if found is None:
             subject = self._destination.judging.subject(pool, job, job.parts[0], NO_WAY, envelope)
-            unknown = {"path"} if is_unsigned else set[str]()
-            unknown |= {"recipient"} if envelope is not None else {"recipient", "spf-domain"}
-            scopes = self._job_scopes - unknown
-            found = self._brakes_of([scope_key(scope, subject) for scope in scopes])
+            unknown = ["recipient"]
+            if is_unsigned:
+                unknown.append("path")
+            if envelope is None:
+                unknown.append("spf-domain")
+            found = self._brakes_of(subject, unknown)
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[whose] = found
         return found
 
-    def _brakes_of(self, keys: Sequence[str]) -> list[Brake]:
+    def _brakes_of(self, subject: Subject, unknown: Container[str] = ()) -> list[Brake]:
+        """Those that hold for single messages of a subject; `unknown`: scopes that are not looked at."""
+        keys = [scope_key(scope, subject) for scope in self._job_scopes if scope not in unknown]
         return [brake for key in keys for brake in self._of_jobs.get(key, {}).values()]
 
     def release(self) -> None:
@@ -276,11 +281,15 @@ class Brakes:
             brake.restraint.reload(destination.policy, destination.share, now_s, wall_s)
 
     def _probes_of(self, pool: Pool, job: Job | None) -> list[Brake]:
+        """Those that a message is for, which may be over before anybody has looked whether it was begun."""
         found = list(pool.braked.brakes) if pool.braked is not None else []
         if job is not None and self._of_jobs:
             subject = self._destination.judging.subject(pool, job, job.parts[0], NO_WAY, job.envelope)
-            found += self._brakes_of([scope_key(scope, subject) for scope in self._job_scopes])
-        return [brake for brake in found if brake.restraint.listens]
+            found += self._brakes_of(subject)
+        probes = [brake for brake in found if brake.restraint.listens]
+        for brake in probes:
+            brake.throttle.settle(self._engine.loop.time())
+        return probes
 
     def refused(self, pool: Pool, job: Job | None, rule: str) -> Iterator[Change]:
         """A rule matched what a pool was told: the probes that it began are back at their silence."""
@@ -309,10 +318,7 @@ class Brakes:
 
     def of_message(self, pool: Pool, subject: Subject) -> list[Brake]:
         """What holds for a single message, beside what holds for its pool."""
-        keys = keys_of_job(subject)
-        if pool.lane.signs and not subject.dkim_domain:
-            keys = [key for key in keys if not key.startswith("path ")]
-        return self._brakes_of(keys)
+        return self._brakes_of(subject, ("path",) if pool.lane.signs and not subject.dkim_domain else ())
 
     def _pools_of(self, brake: Brake) -> list[Pool]:
         key = brake.firing.key
@@ -361,7 +367,7 @@ def _kept_whole(brakes: list[Brake], job: Job) -> Iterator[tuple[Lot, Sequence[i
 def keys_of(pool: Pool) -> dict[str, None]:
     """Every scope key that all mail of a pool has."""
     source, site, provider = pool.source, pool.site.name, pool.site.destination.provider
-    addresses = {source.ipv4, source.ipv6, pool.address} - {""} or {""}
+    addresses = sorted({source.ipv4, source.ipv6, pool.address} - {""}) or [""]
     subjects = [Subject(source.name, address, site, provider) for address in addresses]
     return {key: None for subject in subjects for key in keys_of_pool(subject)}
 

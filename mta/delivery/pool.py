@@ -152,6 +152,9 @@ class Pool:
             self.put(job)
             self.pump()
         elif self.admits(job):
+            if job.expires_s <= self._engine.clock.wall_s():  # while its domain was looked up
+                self._engine.fates.expire(job, self.way)
+                return
             channel = self.idle.pop()
             if channel.is_lent:
                 self.allowance.busy(channel)

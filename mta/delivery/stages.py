@@ -77,10 +77,6 @@ class Stages(FairLane[Job]):
         """The highest of those that wait, -1 where none does."""
         return max(super().head_priority(), self.picked.head_priority())
 
-    def ahead_priority(self) -> int:
-        """The highest of those that are being signed or ready, -1 where none is."""
-        return max(self.ready.head_priority(), self.signing_filled.bit_length() - 1)
-
     def peek_unsigned(self) -> Job | None:
         """The next to be signed, or to go where nothing is signed; None where nothing waits."""
         if self.picked.filled and self._is_picked_next():

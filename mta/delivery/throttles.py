@@ -44,7 +44,7 @@ class Throttle:
             return False
         passed, meter = self._passed, restraint.meter
         if passed or meter.connections_max < math.inf:
-            self._settle(now_s)
+            self.settle(now_s)
             if job in passed:
                 return True
         if meter.has_rate and (passed or meter.transaction_wait_s(now_s) > 0):
@@ -60,10 +60,10 @@ class Throttle:
         wait_s = restraint.wait_s(self._engine.clock.wall_s())
         if wait_s > 0:
             return wait_s
-        self._settle(now_s)
+        self.settle(now_s)
         return 0.0 if self._room(now_s) > 0 else restraint.meter.transaction_wait_s(now_s) or math.inf
 
-    def _settle(self, now_s: float) -> None:
+    def settle(self, now_s: float) -> None:
         """What passed and was sent counts; what passed long ago and was not has to ask again."""
         meter = self._restraint.meter
         for job, (passed_s, parts) in list(self._passed.items()):
@@ -105,7 +105,7 @@ class Throttle:
             return
         if restraint.wait_s(self._engine.clock.wall_s()) > 0:
             return
-        self._settle(now_s)
+        self.settle(now_s)
         room = self._room(now_s)
         if room > 0:
             rates = restraint.meter.limits.rate

@@ -116,7 +116,7 @@ class Firings:
         action's own; `why`: before the reply."""
         assert action.action in IN_FORCE, action.action
         self._look_at_clock(now_s)
-        length_s = action.for_s or FOR_S[action.action]
+        length_s = _length_s(action)
         reply = Reply(answer.code, answer.enhanced, answer.text[:TEXT_CHARS_MAX], answer.stage, answer.host)
         why = " ".join(filter(None, (why, str(reply.code), reply.enhanced, reply.text)))
         known = self.find(policy, rule, action.action, key)
@@ -158,14 +158,26 @@ class Firings:
         return Change(what, now_s, firing, by="rule", why=why)
 
     def step(
-        self, firing_id: str, state: dict[str, float], now_s: float, why: str, effect: Action | None = None
+        self,
+        firing_id: str,
+        state: dict[str, float],
+        now_s: float,
+        why: str,
+        effect: Action | None = None,
+        *,
+        has_failed: bool = False,
     ) -> Change | None:
         """A recovery went on by one step, forward or back; None where the firing is gone. `effect`: where another than
-        before holds now."""
+        before holds now; `has_failed`: where it is not over, it lasts from now on for as long as when it fired."""
+        self._look_at_clock(now_s)
         firing = self._firings.get(firing_id)
         if firing is None:
             return None
         firing = replace(firing, state=state, effect=effect or firing.effect)
+        if has_failed and firing.until_s > now_s:
+            length_s = _length_s(firing.effect)
+            until_s = max(firing.until_s, now_s + length_s)
+            firing = replace(firing, until_s=until_s, length_s=max(until_s - now_s, length_s))
         self._put(firing)
         return Change("stepped", now_s, firing, by="rule", why=why)
 
@@ -367,6 +379,10 @@ class Firings:
                 if clamped_mute is not mute:
                     self._set_mute(clamped_mute)
         self._latest_s = now_s
+
+
+def _length_s(action: Action) -> float:
+    return action.for_s or FOR_S[action.action]
 
 
 _Key = TypeVar("_Key")

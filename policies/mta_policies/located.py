@@ -7,7 +7,7 @@ known to be right, and notes on which line each key, table and list element begi
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 Keys = tuple[str | int, ...]
@@ -71,18 +71,22 @@ _PART_CHARS_MIN = 3  # of a name, to be taken for a part of a longer one
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to put behind "unknown name": the known one that looks most like it, the only one that it is a part of, or
-    all where there are few."""
+    """A hint to put behind "unknown name": the known one that is meant, or all where there are few."""
     names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
-    longer = [one for one in names if len(name) >= _PART_CHARS_MIN and name.lower() in one]
-    if close or len(longer) == 1:
-        return f"; did you mean {[*close, *longer][0]}?"
+    if hint := meant(name, names):
+        return hint
     if not names:
         return "; there is none"
     if len(names) <= 12:
         return f"; known: {', '.join(names)}"
     return ""
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """A hint where one of these is meant: what looks most like it, or the only one that it is part of; else ""."""
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    longer = [one for one in names if len(name) >= _PART_CHARS_MIN and name.lower() in one]
+    return f"; did you mean {[*close, *longer][0]}?" if close or len(longer) == 1 else ""
 
 
 _BLANKS = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")

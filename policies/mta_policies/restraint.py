@@ -20,10 +20,10 @@ from mta_policies.probing import Probing
 from mta_policies.schema import Limits
 from mta_policies.units import Rate
 
-POOL_SCOPES = frozenset({"source", "netblock", "site", "provider"})
+POOL_SCOPES = ("source", "netblock", "site", "provider")
 """What all mail of a source for a site has in common."""
 
-JOB_SCOPES = frozenset({"recipient", "tenant", "campaign", "dkim-domain", "spf-domain", "path"})
+JOB_SCOPES = ("recipient", "tenant", "campaign", "dkim-domain", "spf-domain", "path")
 """What single messages have."""
 
 EFFECTIVE = frozenset({"slow", "suspend", "probe"})
@@ -126,16 +126,18 @@ class Restraint:
         return self._step(self._probing.delivered(wall_s, begun_s), wall_s) if self._probing is not None else None
 
     def refused(self, wall_s: float) -> Change | None:
-        """The rule matched again."""
-        return self._step(self._probing.refused(wall_s), wall_s) if self._probing is not None else None
+        """The rule matched again, its trigger pulled or not: the time of the firing counts from the last failure."""
+        if self._probing is None:
+            return None
+        return self._step(self._probing.refused(wall_s), wall_s, has_failed=True)
 
-    def _step(self, why: str, wall_s: float) -> Change | None:
+    def _step(self, why: str, wall_s: float, *, has_failed: bool = False) -> Change | None:
         probing = self._probing
         if not why or probing is None:
             return None
         if probing.is_well:
             return self._firings.end(self.firing.id, wall_s, why)
-        return self._firings.step(self.firing.id, probing.state(), wall_s, why)
+        return self._firings.step(self.firing.id, probing.state(), wall_s, why, has_failed=has_failed)
 
     # what it comes to
 

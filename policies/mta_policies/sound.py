@@ -8,7 +8,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from mta_policies.bounces import CATEGORIES
-from mta_policies.located import Keys, Problem, nearest
+from mta_policies.located import Keys, Problem, meant, nearest
 from mta_policies.policy import Policy
 from mta_policies.reader import Reader
 from mta_policies.rulebook import When, check_rules
@@ -145,9 +145,7 @@ def _check_every_reply(reader: Reader, policy: Policy) -> None:
     names = [rule.name for rule in policy.rulebook]
     for i, rule in enumerate(policy.rulebook[:-1]):
         if rule.when == When() and reader.tree.place(("rule", i)).file in policy.files:
-            hint = nearest(rule.name, names[i + 1 :])
-            hint = hint if "did you mean" in hint else ""
-            reader.warn(("rule", i), EVERY_REPLY.format(rule.name) + hint)
+            reader.warn(("rule", i), EVERY_REPLY.format(rule.name) + meant(rule.name, sorted(names[i + 1 :])))
     for tree in policy.tenant_trees.values():
         rules = tree.data.get("rule")
         for i, table in enumerate(rules if is_list_of_tables(rules) else []):

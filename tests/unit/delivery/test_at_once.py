@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bench.sink import Profile, Sink
 from mta.delivery.job import Job
@@ -22,6 +23,10 @@ def _cools(pool: Pool, job: Job) -> None:
 
 def _is_long(pool: Pool, job: Job) -> None:
     job.parts = range(PARTS_MAX + 1)
+
+
+def _recipients_of_a_connection_are_counted(pool: Pool, job: Job) -> None:
+    pool.allowance.limits = replace(pool.allowance.limits, recipients_per_connection=PARTS_MAX)
 
 
 def _waits(pool: Pool, job: Job) -> None:
@@ -47,6 +52,7 @@ OBSTACLES: dict[str, Callable[[Pool, Job], object]] = {
     "cold": _cools,
     "another host first": lambda pool, job: setattr(job, "prefer_host", "mx.a.test"),
     "too many recipients for a transaction": _is_long,
+    "recipients of a connection are counted": _recipients_of_a_connection_are_counted,
 }
 
 
@@ -76,6 +82,25 @@ async def test_what_is_in_the_way_has_mail_take_its_turn(
             pool.push(job)
 
         assert (sent, took_turns) == (([job], []) if obstacle is None else ([], [job]))
+
+
+@swiftly
+async def test_what_expired_on_its_way_is_not_sent(loop: SwiftLoop, tmp_path: Path):
+    """The connection is free, but the time was over when the domain was found."""
+    async with Sink([Profile(name="a"), Profile(name="b")]) as sink:
+        rig = DeliveryRig(loop, tmp_path, port=sink.port)
+        rig.domains_of(sink.profiles)
+        rig.domain("other.test", "mx.a.test", address=sink.profiles["a"].address)
+        rig.send("first@a.test")
+        await rig.settled()
+        rig.resolver.delay_s = 0.5
+
+        late = rig.send("late@other.test", expire_s=0.2)
+        await rig.settled()
+
+        assert rig.fates()[late, "late@other.test"] == ["expired"]
+        assert sink.profiles["a"].ids().total() == 1
+        await rig.stop()
 
 
 @swiftly

@@ -13,59 +13,24 @@ from bench.sink import Profile, Sink
 from mta.delivery.connection import SourceAddress
 from mta.reporting.questions import Rules
 from mta.testing.delivery_rig import PLAIN, DeliveryRig, names, slow_signatures
+from mta.testing.firing_rig import (
+    OF_MESSAGES,
+    SAID,
+    SLOWED,
+    cancel,
+    delivered_to,
+    fire,
+    micro,
+    rig_for,
+    rule,
+    told,
+)
 from mta.testing.swift_loop import SwiftLoop, run_swiftly, swiftly
-from mta_policies.answers import Answer
 from mta_policies.cross_limit import CrossLimit
-from mta_policies.firing import Change, Firing
+from mta_policies.firing import Firing
 from mta_policies.firings import Firings
-from mta_policies.rulebook import Action, ScopeName
+from mta_policies.rulebook import ScopeName
 from mta_policies.units import rate
-
-SAID = "421 4.7.28 unusual rate of mail"
-COUNT = itertools.count(1)
-
-
-def rule(then: str, trigger: str = "") -> str:
-    return PLAIN + f'[[rule]]\nname = "unusual"\nwhen = {{ text = "unusual rate" }}\n{trigger}\nthen = [{{ {then} }}]\n'
-
-
-def micro(then: str, **tables: str) -> str:
-    """A provider with all domains of d*.test."""
-    more = "".join(f"[{name}]\n{text}\n" for name, text in tables.items())
-    return f'match = {{ domains = ["*.test"] }}\n{more}' + rule(then).removeprefix(PLAIN)
-
-
-def rig_for(loop: SwiftLoop, tmp_path: Path, sink: Sink, **options: Any) -> DeliveryRig:
-    rig = DeliveryRig(loop, tmp_path, port=sink.port, **options)
-    rig.domains_of(sink.profiles)
-    return rig
-
-
-def told(rig: DeliveryRig) -> list[str]:
-    return [line["change"] for line in rig.events("rule")]
-
-
-def delivered_to(rig: DeliveryRig, domain: str) -> list[float]:
-    return [line["time"] for line in rig.events("delivered") if line["domain"] == domain]
-
-
-async def fire(
-    rig: DeliveryRig, key: str, action: str, within_s: float = 600.0, policy: str = "default", **effect: Any
-) -> Firing:
-    """As another worker's rule does."""
-    scope: Any = key.partition(" ")[0]
-    other = Firings()
-    done = Action(action, for_s=within_s, scope=scope, **effect)  # type: ignore[arg-type]
-    answer = Answer(421, "4.7.28", "too fast", "mail")
-    change = other.fire(policy, "elsewhere", done, key, answer, rig.loop.wall_s(), f"g{next(COUNT)}", scope=scope)
-    assert await rig.clerk.answer(Rules([change])) is None
-    assert change.firing is not None
-    return change.firing
-
-
-async def cancel(rig: DeliveryRig, firing: Firing, *, tells: bool = True) -> None:
-    change = Change("cancelled", rig.loop.wall_s(), firing, by="command: kim")
-    assert await rig.clerk.answer(Rules([change], tells=tells)) is None
 
 
 @swiftly
@@ -196,14 +161,6 @@ async def test_a_restart_keeps_it(loop: SwiftLoop, tmp_path: Path):
         assert rig.fates() == {}
         await rig.settled()
         await rig.stop()
-
-
-SLOWED = [
-    ("site mx.a.test > mx.a.test", 1),
-    ("provider micro", 2),
-    ("source s1 > micro", 2),
-    ("netblock 127.0.1.0/24 > micro", 2),
-]
 
 
 @pytest.mark.parametrize("how", ["rate", "connections"])
@@ -426,16 +383,6 @@ def effect_of(random: Random) -> tuple[str, float]:
     return random.choice(("slow", "slow", "suspend")), random.choice((0.5, 3.0, 20.0))
 
 
-OF_MESSAGES = [
-    ("tenant shop > mx.a.test", {"tenant": "shop"}),
-    ("campaign shop/spring > mx.a.test", {"tenant": "shop", "campaign": "spring"}),
-    ("recipient r0@a.test > mx.a.test", {"tenant": "shop"}),
-    ("spf-domain shop.test > mx.a.test", {"tenant": "shop"}),
-    ("path system - mx.a.test > mx.a.test", {"tenant": "shop"}),
-    ("dkim-domain shop.test > mx.a.test", {"tenant": "shop"}),
-]
-
-
 @pytest.mark.parametrize(("key", "fields"), OF_MESSAGES, ids=[key for key, _ in OF_MESSAGES])
 @swiftly
 async def test_only_these_messages_wait(loop: SwiftLoop, tmp_path: Path, key: str, fields: dict[str, Any]):
@@ -527,49 +474,3 @@ async def test_they_stand_still_together(loop: SwiftLoop, tmp_path: Path, key: s
     if key.startswith(("source", "netblock")):
         flows = {("s2", "a.test"), ("s2", "b.test")}
     assert set(early) == flows
-
-
-PROBED = [*(key.replace("micro", "mx.a.test") for key, _ in SLOWED), *(key for key, _ in OF_MESSAGES[:4])]
-
-
-@pytest.mark.parametrize("key", [*PROBED, "dkim-domain shop.test > mx.a.test"])
-@swiftly
-async def test_a_probe_for_everybody(loop: SwiftLoop, tmp_path: Path, key: str):
-    """Silence, then one connection, or one transaction at a time; where one is all that is allowed all is well then."""
-    source = SourceAddress("s1", "127.0.1.1", "", "s1.test")
-    async with Sink([Profile(name="a", latency_s=0.5)]) as sink:
-        rig = rig_for(
-            loop,
-            tmp_path,
-            sink,
-            sources=[source],
-            default=PLAIN.replace("connections = 10", "connections = 1"),
-            signatures=slow_signatures(loop) if "dkim" in key else None,
-        )
-        await fire(rig, key, "probe", 86400.0, silence_s=60.0)
-        start_s = rig.loop.wall_s()
-        for number in range(40):
-            address = "r0@a.test" if "recipient" in key else f"r{number}@a.test"
-            rig.send(address, tenant="shop", campaign="spring")
-        await rig.settled(3_600.0)
-        await rig.stop()
-
-    assert min(delivered_to(rig, "a.test")) - start_s >= 60
-    assert told(rig) == ["stepped", "ended"]
-
-
-@pytest.mark.parametrize("key", ["site mx.a.test > mx.a.test", "tenant shop > mx.a.test"])
-@swiftly
-async def test_a_probe(loop: SwiftLoop, tmp_path: Path, key: str):
-    """Silence, then one connection, then one more at a time, until all is well: then it ends by itself."""
-    async with Sink([Profile(name="a", latency_s=0.5)]) as sink:
-        rig = rig_for(loop, tmp_path, sink, default=PLAIN.replace("connections = 10", "connections = 2"))
-        await fire(rig, key, "probe", 86400.0, silence_s=600.0)
-        start_s = rig.loop.wall_s()
-        for number in range(200):
-            rig.send(f"r{number}@a.test", tenant="shop")
-        await rig.settled(86400.0)
-        await rig.stop()
-
-    assert min(delivered_to(rig, "a.test")) - start_s >= 600
-    assert told(rig) == ["stepped", "stepped", "ended"]

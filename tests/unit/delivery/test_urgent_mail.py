@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.sink import Profile, Sink
-from mta.delivery.backlog import HELD_S, SIGNED_AHEAD_MIN
+from mta.delivery.backlog import SIGNED_AHEAD_MIN, URGENT_WAIT_S
 from mta.delivery.signatures import Signatures
 from mta.testing.delivery_rig import PLAIN, DeliveryRig
 from mta.testing.signing_rig import FakeRing, HandSigner, PromptSigner, ed25519_key
@@ -99,6 +99,36 @@ async def test_many_are_signed_at_once(loop: SwiftLoop, tmp_path: Path):
     assert took_s < 400 * 0.05 / 4
 
 
+@pytest.mark.parametrize("crowd", [1, 6])
+@swiftly
+async def test_what_waits_asks_for_no_more(loop: SwiftLoop, tmp_path: Path, crowd: int):
+    """However many urgent messages a newsletter waits for, no more of it is signed ahead than of them: another tenant's
+    mail, which comes later, has the turn after those that were."""
+    signer = HandSigner()
+    async with Sink([Profile(name="a")]) as sink:
+        rig = rig_for(loop, tmp_path, sink, signer, ONE.replace("[retry]", 'rate = "1/s"\n[retry]'))
+        send(rig, "news", 2, 200)
+        await asyncio.sleep(0.5)
+        signer.finish(len(signer.queue))
+        for _ in range(8):
+            await asyncio.sleep(0.9)
+            send(rig, "urgent", 8, crowd)
+            await asyncio.sleep(0.2)
+            signer.finish(len(signer.queue))
+            for _ in range(crowd - 1):
+                await asyncio.sleep(1.0)
+                signer.finish(len(signer.queue))
+        rig.send("other@a.test", content=CONTENT, from_domain="shop.test", priority=2, tenant="other")
+        while "other" not in order(rig):
+            await asyncio.sleep(0.1)
+            signer.finish(len(signer.queue))
+        await rig.stop()
+
+    went = order(rig)
+    assert went[: 1 + 8 * crowd] == ["news", *["urgent"] * (8 * crowd)]
+    assert went[1 + 8 * crowd :].index("other") <= 2 * max(crowd, SIGNED_AHEAD_MIN) + 1
+
+
 @pytest.mark.parametrize("domain", ["shop.test", "plain.test"])
 @swiftly
 async def test_what_nobody_began_to_sign_goes_first(loop: SwiftLoop, tmp_path: Path, domain: str):
@@ -128,11 +158,11 @@ async def test_a_late_signature_stops_nothing(loop: SwiftLoop, tmp_path: Path):
         send(rig, "news", 2, 3)
         await asyncio.sleep(0.5)
         send(rig, "urgent", 8, 1)
-        await asyncio.sleep(HELD_S / 2)
+        await asyncio.sleep(URGENT_WAIT_S / 2)
         signer.finish(2)
-        await asyncio.sleep(HELD_S / 4)
+        await asyncio.sleep(URGENT_WAIT_S / 4)
         assert rig.finals == 0
-        await asyncio.sleep(HELD_S / 4 + 0.1)
+        await asyncio.sleep(URGENT_WAIT_S / 4 + 0.1)
         assert order(rig)[:2] == ["news", "news"]
         while rig.finals < 4:
             signer.finish(len(signer.queue))
@@ -177,5 +207,5 @@ async def test_a_key_that_is_gone_holds_nothing_up(loop: SwiftLoop, tmp_path: Pa
         send(rig, "news", 2, 20)
         begun_s = loop.time()
         await rig.until(lambda: order(rig).count("news") == 20)
-        assert loop.time() - begun_s < HELD_S
+        assert loop.time() - begun_s < URGENT_WAIT_S
         await rig.stop()

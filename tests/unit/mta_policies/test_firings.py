@@ -93,6 +93,27 @@ def test_it_ends_once():
     assert firings.next_end_s() == math.inf
 
 
+def test_a_recovery_that_fails_lasts_its_whole_time_from_there():
+    """A step that went well moves no end, a failed one moves it as a match would, for whoever hears of it; what is over
+    stays so."""
+    firings, others = Firings(), Firings()
+    probe = Action("probe", for_s=3600.0, scope="source")
+    others.apply(_fire(firings, START_S, probe), START_S)
+
+    well = firings.step("f1", {"since_s": START_S + 600}, START_S + 600, "one connection is tried")
+    failed = firings.step("f1", {"since_s": START_S + 3000}, START_S + 3000, "refused again", has_failed=True)
+
+    assert _firing(well).until_s == START_S + 3600
+    assert (_firing(failed).until_s, _firing(failed).length_s) == (START_S + 6600, 3600)
+    assert failed is not None
+    assert others.apply(failed, START_S + 3001)
+    for each in (firings, others):
+        assert each.expire(START_S + 6599) == []
+        late = each.step("f1", {"since_s": START_S + 6600}, START_S + 6600, "refused again", has_failed=True)
+        assert _firing(late).until_s == START_S + 6600
+        assert [change.what for change in each.expire(START_S + 6600)] == ["ended"]
+
+
 def test_what_lasts_without_a_time_has_a_default_one():
     """An action without `for` lasts as long as its kind does."""
     firings = Firings()

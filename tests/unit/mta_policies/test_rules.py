@@ -126,6 +126,10 @@ def test_what_is_no_enhanced_code_matches_none(enhanced: str) -> None:
 # -- the same by the plainest reading --
 
 PATTERNS = ("rate", "spam|junk", "^busy", "later$", "unusual (rate|volume)", "[aj]unk mail", "(?i)busy", "t[^a]y", ".l")
+TEXTS = (
+    *("", "unusual RATE", "busy, try later", "spam", "junk mail: later", "unusual spam: VOLUME"),
+    *("buſy, try later", "ſpam", "junK mail: later", "jun\u212a mail: later"),
+)
 WHENS = st.builds(
     When,
     code=st.lists(st.sampled_from(["421", "45x", "4xx", "550", "5xx"]), max_size=2).map(tuple),
@@ -139,7 +143,7 @@ ANSWERS = st.builds(
     Answer,
     code=st.sampled_from([421, 450, 451, 550, 554]),
     enhanced=st.sampled_from(["", "4.7.28", "4.7.0", "5.7.28", "5.1.1"]),
-    text=st.sampled_from(["", "unusual RATE", "buſy, try later", "ſpam", "junK mail: later", "unusual spam: VOLUME"]),
+    text=st.sampled_from(TEXTS),
     stage=st.sampled_from(STAGES),
     host=st.sampled_from(["", "mx1.google.example", "MX2.other.example."]),
     from_peer=st.booleans(),
