@@ -26,6 +26,7 @@ import uvloop
 
 from bench.mailing import Domain, Maker, Message, Plan
 from bench.table import percentile
+from mta.tasks import Tasks
 
 TICK_S = 0.001  # how finely an open load is spread; the event loop's clock is not finer
 AGAIN_AFTER_S = 0.1  # pause before a lost session is reopened, or a refused message is tried again
@@ -196,7 +197,7 @@ class Load:
         self._all_closed = asyncio.Event()
         self._lost_at_s = 0.0
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     async def run(self) -> Result:
         """Sends everything; returns when every message has its answer or no session is left.
@@ -262,9 +263,7 @@ class Load:
             self._done.set_result(None)
 
     def _reconnect(self) -> None:
-        task = self._loop.create_task(self._connect_again())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._connect_again())
 
     async def _connect_first(self) -> None:
         try:

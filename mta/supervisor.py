@@ -381,9 +381,9 @@ class Supervisor:
         """No new mail, what is under way finishes, at most 30 s."""
         self._is_stopping = True
         end_s = self._loop.time() + STOP_WAIT_S
-        for order, state in (("close_doors", "doors_closed"), ("stop", "stopped")):
+        for order, state in ((Order("close_doors"), "doors_closed"), (Order("stop"), "stopped")):
             for child in self._children:
-                self._order(child, Order("close_doors" if order == "close_doors" else "stop"))
+                self._order(child, order)
             await self._until(lambda state=state: self._are_past(state), end_s)
         status = 0
         for child in self._children:

@@ -46,8 +46,8 @@ ReasonKind = Literal[
 """What a recipient waits for: its next attempt | the time that its sender asked for | an admin | an export |
 the end of a suspension | what a rule set off | the end of its transaction | its way to another worker | its mail
 hosts | a site that does not take mail | other workers' connections | a rate | the next period of a quota | a window
-to open | the plan of a new source | connections | the rate of new
-connections | a connection that is being opened | its signature | its content | its turn."""
+to open | the plan of a new source | connections | the rate of new connections | a connection that is being opened |
+its signature | its content | its turn."""
 
 
 class Summary(msgspec.Struct, frozen=True, tag="summary"):

@@ -23,7 +23,7 @@ class Bound(NamedTuple):
     quota: Quota | None = None
     windows: tuple[Window, ...] = ()
     owners: int = 1
-    """Among how many its rates are divided, of which each may begin with one at least."""
+    """Among how many its rates are divided."""
 
 
 class Account:
@@ -59,9 +59,14 @@ class Account:
         """Where a rate was passed."""
         for bound, times in self._stretches:
             for rate in bound.rates:
-                burst = bound.owners * max(1.0, rate.per_second / bound.owners)
-                if (worst := most(sorted(times), rate.per_second)) > burst + TOKEN_SLACK:
-                    yield f"{worst:.3f} at once by {rate}, {burst:g} may go"
+                at_once = burst(rate.per_second, bound.owners)
+                if (worst := most(sorted(times), rate.per_second)) > at_once + TOKEN_SLACK:
+                    yield f"{worst:.3f} at once by {rate}, {at_once:g} may go"
+
+
+def burst(per_second: float, owners: int) -> float:
+    """How many may go at once by a rate that so many workers share, of which each may begin with one at least."""
+    return owners * max(1.0, per_second / owners)
 
 
 def most(times: Iterable[float], per_second: float) -> float:

@@ -3,17 +3,18 @@
 A rate stays between floor and ceiling; a complaint lowers it and quiet raises it, a step at a time and with its reason.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mta.config import Config
-from mta.testing.account import most
+from mta.testing.account import burst, most
 from mta.testing.promised_mail import Message, Recipient
 from mta.testing.scripted_provider import Transaction
 from mta.testing.simulated_clock import SimulatedClock
-from mta.testing.watcher import TAKEN_S, Watcher, Wrong
+from mta.testing.watcher import TAKEN_S, Watcher, Wrong, owners_of
 from mta_policies import units
 from mta_policies.adapting import RULE, SCOPE, Law, nearest
 from mta_policies.answers import Subject, scope_key
@@ -29,10 +30,13 @@ PASSED_S = 1.0
 class Path:
     """One source, DKIM domain and site, while it has one rate."""
 
-    def __init__(self, rate: float, owners: int, from_s: float) -> None:
+    def __init__(self, policy: str, rate: float, owners: int, from_s: float) -> None:
+        self.policy = policy
         self.rate = rate
         self.owners = owners
         self.from_s = from_s
+        self.until_s = math.inf
+        """An admin muted it then."""
         self.messages: dict[int, float] = {}
         """Number -> when it first went."""
 
@@ -74,13 +78,21 @@ class Adapted(Watcher):
         policies = config.policy_set.policies
         laws = {name: Law.of(policy.adapt, policy.limits) for name, policy in policies.items() if policy.adapt.on}
         self._laws = [{name: law for name, law in laws.items() if law is not None}, *self._laws][:2]
-        self._owners = {name: min(policy.owners, config.worker_count) for name, policy in policies.items()}
+        self._owners = {name: owners_of(policy, config) for name, policy in policies.items()}
         self._since_s = self._clock.monotonic_s() + TAKEN_S
         self._forget()
 
     def killed(self) -> None:
         """See `Watcher`: what it told nobody is over."""
         self._forget()
+
+    def muted(self, policy: str, rule: str) -> None:
+        """See `Watcher`: what waits for the policy's rates goes at once. What went before counts."""
+        if rule == RULE:
+            self._muted.add(policy)
+            for path in self._paths.values():
+                if path.policy == policy:
+                    path.until_s = min(path.until_s, self._clock.monotonic_s())
 
     def _forget(self) -> None:
         self._over += self._paths.items()
@@ -96,8 +108,8 @@ class Adapted(Watcher):
         if (known := self._paths.pop(key, None)) is not None:
             known.over(self._clock.monotonic_s() - TOLD_S)
             self._over.append((key, known))
-        if change == "muted":
-            self._muted.add(policy)
+        if change == "muted" and policy not in self._muted:
+            yield f"the rates of {policy} are told as muted, and no admin did so", None
         if change not in ("fired", "extended", "stepped") or event.get("by") != "rule":
             return
         self._keys.add(key)
@@ -118,13 +130,13 @@ class Adapted(Watcher):
             if rate > before if told[3] else rate < before:
                 yield f"the rate of {key} goes the wrong way: {why}", None
         if policy not in self._muted:
-            self._paths[key] = Path(rate, self._owners.get(policy, 1), self._clock.monotonic_s() + TAKEN_S)
+            self._paths[key] = Path(policy, rate, self._owners.get(policy, 1), self._clock.monotonic_s() + TAKEN_S)
 
     def begun(self, recipient: Recipient, transaction: Transaction, *, is_first: bool) -> Iterable[Wrong]:
         """See `Watcher`."""
         if self._paths and is_first:
             path = self._paths.get(self._key(recipient, transaction))
-            if path is not None and transaction.sent_s > path.from_s:
+            if path is not None and path.from_s < transaction.sent_s < path.until_s:
                 self.sent += 1
                 path.messages.setdefault(recipient.message.number, transaction.sent_s)
         return ()
@@ -149,6 +161,6 @@ class Adapted(Watcher):
         """See `Watcher`."""
         self._forget()
         for key, path in self._over:
-            burst = path.owners * max(1.0, path.rate / path.owners) + path.rate * PASSED_S
-            if (worst := most(sorted(path.messages.values()), path.rate)) > burst + 1.0:
-                yield f"{worst:.2f} messages at once for {key} by {path.rate:g}/s, {burst:.2f} may go", None
+            at_once = burst(path.rate, path.owners) + path.rate * PASSED_S
+            if (worst := most(sorted(path.messages.values()), path.rate)) > at_once + 1.0:
+                yield f"{worst:.2f} messages at once for {key} by {path.rate:g}/s, {at_once:.2f} may go", None

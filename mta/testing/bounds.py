@@ -5,6 +5,7 @@ reload leaves as it is goes on without a break, also over the death of a worker;
 begin with a burst, and quotas go on.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 from mta.config import Config
@@ -12,9 +13,9 @@ from mta.testing.account import Account, Bound, period_of
 from mta.testing.promised_mail import Recipient
 from mta.testing.scripted_provider import Transaction
 from mta.testing.simulated_clock import SimulatedClock
-from mta.testing.watcher import TAKEN_S, Watcher, Wrong
+from mta.testing.watcher import TAKEN_S, Watcher, Wrong, owners_of
 from mta_policies.answers import SYSTEM_SOURCE
-from mta_policies.cross_limit import limit_of
+from mta_policies.cross_limit import CrossLimit, limit_of
 from mta_policies.layers import DEFAULT
 from mta_policies.policy import Policy
 
@@ -34,22 +35,20 @@ class Bounds(Watcher):
         self.well_s = float("inf")
         """Monotonic: from then on mail waits for nothing but its limits."""
         self._clock = clock
-        self._config: Config
-        self._before: Config | None = None
-        """What may hold yet, until `_since_s`."""
+        self._configs: list[Config] = []
+        """What holds, and what may hold yet until `_since_s`."""
         self._since_s = 0.0
         self._accounts: dict[Key, Account] = {}
         self._delayed: set[str] = set()
         """Tenants, and "" for everybody, whose mail ever had limits of its own."""
-        self._recipients: dict[Transaction, int] = {}
+        self._recipients: Counter[Transaction] = Counter()
         self._expired: list[Recipient] = []
 
     # what holds
 
     def configured(self, config: Config) -> None:
         """See `Watcher`."""
-        self._before = getattr(self, "_config", None)
-        self._config = config
+        self._configs = [config, *self._configs][:2]
         self._since_s = self._clock.monotonic_s() + TAKEN_S
         if config.limits:
             self._delayed.add("")
@@ -65,24 +64,17 @@ class Bounds(Watcher):
         for account in self._accounts.values():
             account.cut()
 
-    def _policy(self, config: Config, transaction: Transaction) -> Policy:
-        policies = config.policy_set.policies
-        return policies.get(transaction.provider, policies[DEFAULT])
-
-    def _owners(self, config: Config, policy: Policy) -> int:
-        return min(policy.owners, config.worker_count)
-
     def _bounds(self, config: Config, recipient: Recipient, transaction: Transaction) -> Iterator[tuple[Key, Bound]]:
         """All that say something about a transaction."""
         message, source = recipient.message, transaction.source or SYSTEM_SOURCE
-        policy = self._policy(config, transaction)
+        policy = _policy(config, transaction)
         for key in [f"source {source}", *_keys_of(recipient)] if config.limits else ():
             limit = limit_of(config.limits, key)
             if limit is not None:
                 yield (ACROSS, key), Bound(limit.rate, limit.quota, limit.window)
         if message.tenant in policy.tenants_with_limits:
             limits = policy.for_tenant(message.tenant).limits
-            bound = Bound(limits.rate, limits.quota, limits.window, self._owners(config, policy))
+            bound = Bound(limits.rate, limits.quota, limits.window, owners_of(policy, config))
             yield (TENANT, message.tenant, transaction.provider, transaction.site, source), bound
         limits, source_limits, _ = policy.for_source(source)
         levels = {"limits": limits, "source_limits": source_limits, "provider_limits": policy.provider_limits}
@@ -99,10 +91,10 @@ class Bounds(Watcher):
             return
         sent_s = transaction.sent_s
         before: dict[Key, Bound] | None = None
-        if sent_s < self._since_s and self._before is not None:
-            before = dict(self._bounds(self._before, recipient, transaction))
+        if sent_s < self._since_s and len(self._configs) > 1:
+            before = dict(self._bounds(self._configs[1], recipient, transaction))
         is_steady = self._clock.is_steady(sent_s - JUMP_S, sent_s)
-        for key, bound in self._bounds(self._config, recipient, transaction):
+        for key, bound in self._bounds(self._configs[0], recipient, transaction):
             self.checked += 1
             is_sure = (before is None or before.get(key) == bound) and (is_steady or key[0] != ACROSS)
             account = self._accounts.setdefault(key, Account())
@@ -115,9 +107,10 @@ class Bounds(Watcher):
         message = recipient.message
         if transaction.sent_s < self._since_s or recipient.address == message.sender:
             return
-        policy = self._policy(self._config, transaction)
+        policy = _policy(self._configs[0], transaction)
         limits = policy.for_tenant(message.tenant).limits
-        count = self._recipients[transaction] = self._recipients.get(transaction, 0) + 1
+        self._recipients[transaction] += 1
+        count = self._recipients[transaction]
         if 0 < limits.recipients_per_transaction < count:
             yield f"{recipient.address} is recipient {count} of a transaction of {message.tenant}", message
         if 0 < limits.message_size_max < message.size:
@@ -131,13 +124,17 @@ class Bounds(Watcher):
 
     def keeps(self, recipient: Recipient) -> bool:
         """See `Watcher`: a quota does, which is looked at in the end."""
-        config = self._config
-        keys = [f"source {source.name}" for source in config.sources] + _keys_of(recipient)
-        limits = [limit_of(config.limits, key) for key in keys]
-        if not any(limit is not None and limit.quota is not None for limit in limits):
+        if not any(limit.quota is not None for limit in self._across(recipient)):
             return False
         self._expired.append(recipient)
         return True
+
+    def _across(self, recipient: Recipient) -> list[CrossLimit]:
+        """Limits across destinations that a recipient's mail may wait for, from whatever source."""
+        config = self._configs[0]
+        keys = _keys_of(recipient) + [f"source {source.name}" for source in config.sources]
+        found = dict.fromkeys(limit_of(config.limits, key) for key in keys)
+        return [limit for limit in found if limit is not None]
 
     def ended(self) -> Iterator[Wrong]:
         """See `Watcher`."""
@@ -153,9 +150,7 @@ class Bounds(Watcher):
     def _idle_hour(self, recipient: Recipient, until_s: float) -> float:
         """When a whole hour began that had room in every quota of a waiting message; 0.0: there is none."""
         message, clock = recipient.message, self._clock
-        bounds = [limit_of(self._config.limits, key) for key in _keys_of(recipient)]
-        bounds += [limit_of(self._config.limits, f"source {source.name}") for source in self._config.sources]
-        quotas = [(limit, limit.quota) for limit in dict.fromkeys(bounds) if limit is not None and limit.quota]
+        quotas = [(limit, limit.quota) for limit in self._across(recipient) if limit.quota is not None]
         if any(quota.per != "hour" for _, quota in quotas):
             return 0.0  # of what was lost with a worker nobody out here knows, and a day began before all was well
         first_s = max(clock.wall_at(self.well_s), message.send_at_s)
@@ -165,12 +160,17 @@ class Bounds(Watcher):
                 account.used[quota.per, quota.zone, period_of(quota, hour_s + HOUR_S - 1.0)] < quota.count
                 for limit, quota in quotas
                 for key, account in self._accounts.items()
-                if key[0] == ACROSS and limit_of(self._config.limits, key[1]) is limit
+                if key[0] == ACROSS and limit_of(self._configs[0].limits, key[1]) is limit
             )
             if has_room:
                 return hour_s
             hour_s += HOUR_S
         return 0.0
+
+
+def _policy(config: Config, transaction: Transaction) -> Policy:
+    policies = config.policy_set.policies
+    return policies.get(transaction.provider, policies[DEFAULT])
 
 
 def _keys_of(recipient: Recipient) -> list[str]:

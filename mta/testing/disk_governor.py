@@ -28,6 +28,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from mta.tasks import Tasks
+
 ADDRESS = "MTA_DISK_GOVERNOR"
 CLOCK = "MTA_CLOCK_AHEAD"
 FOLDER = "governor"
@@ -57,7 +59,7 @@ class DiskGovernor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / FOLDER
         self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = Tasks()
         self._changed = asyncio.Event()
         self._held: set[str] = set()
         self._waiting: list[tuple[Call, asyncio.Future[None]]] = []
@@ -83,9 +85,8 @@ class DiskGovernor:
         self.let_go()
         self.take()
         self._server.close()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        self._serving.cancel()
+        await self._serving.ended()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -156,9 +157,7 @@ class DiskGovernor:
     # What asks.
 
     def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving.start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

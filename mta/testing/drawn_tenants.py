@@ -23,7 +23,7 @@ class DrawnTenants:
         chosen = random.sample(TENANTS, random.choice([1, 1, 2]))
         self.expires_s = {tenant: float(random.choice(EXPIRES_S)) for tenant in chosen if random.random() < 0.6}
         """Tenant -> when his mail is given up."""
-        self.schedules_s = {tenant: float(random.choice(SCHEDULES_S)) for tenant in chosen if random.random() < 0.6}
+        self._schedules_s = {tenant: float(random.choice(SCHEDULES_S)) for tenant in chosen if random.random() < 0.6}
         """Tenant -> from an attempt to the next."""
         self._limited = chosen
 
@@ -36,7 +36,7 @@ class DrawnTenants:
         }
 
     def _retry(self, tenant: str) -> str:
-        expire_s, schedule_s = self.expires_s.get(tenant), self.schedules_s.get(tenant)
+        expire_s, schedule_s = self.expires_s.get(tenant), self._schedules_s.get(tenant)
         lines = [f'expire = "{expire_s:.0f}s"'] if expire_s else []
         lines += [f'schedule = ["{schedule_s:.0f}s"]', 'jitter = "10%"'] if schedule_s else []
         return "\n".join(["[retry]", *lines, ""]) if lines else ""

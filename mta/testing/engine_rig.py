@@ -349,9 +349,9 @@ class EngineRig:
         self._tables = tables
         self.config = self._configured(len(self.workers), policies)
         for worker in self.living():
-            loop = worker.simulated_loop
-            delay_s = self.random.uniform(0.0, 0.05)
-            loop.exactly_at(self.time.now_s + delay_s, worker.reload, self.config, self.epoch)
+            read_s = self.time.now_s + self.random.uniform(0.0, 0.05)
+            worker.reload_s = max(worker.reload_s, read_s)  # no order overtakes another: one line has them all
+            worker.simulated_loop.exactly_at(worker.reload_s, worker.reload, self.config, self.epoch)
 
     # admins
 

@@ -45,21 +45,14 @@ class Scenario:
         self.keys = Keys.draw(directory, random)
         self.features = Features.draw(seed, size)
         workers = random.choice([1, 2, 2, 3])
-        self.world = world = World(
-            random,
-            self.expire_s,
-            workers,
-            self.keys,
-            size.owners,
-            self.features,
-        )
+        self.world = world = World(random, self.expire_s, workers, self.keys, size.owners, self.features)
         self.rig = EngineRig(
             seed,
             directory,
             self._ledger,
             workers=world.workers,
             memory=random.choice(["200KB", "1MB", "8MB"]),
-            tables=world.tables,
+            tables=world.tables(),
             policies=world.policies(),
         )
         self.ledger = self.rig.ledger
@@ -296,6 +289,7 @@ class Scenario:
         else:
             self.ledger.happened(f"muted: {firing.policy}/{firing.rule}")
             restrained.muted(firing.policy, firing.rule)
+            self.watchers.muted(firing.policy, firing.rule)
             work = supervisor.rules.mute(f"{firing.policy}/{firing.rule}", 300.0, "admin", "because")
         rig.do(supervisor.loop, work, lambda done: None)
 
@@ -352,7 +346,7 @@ class Scenario:
         self.ledger.restrained.reloaded()
 
     def _read_again(self) -> None:
-        self.rig.reload(self.world.policies(), self.world.tables)
+        self.rig.reload(self.world.policies(), self.world.tables())
         self.world.enforce(LENIENT_S)
         self.watchers.configured(self.rig.config)
 

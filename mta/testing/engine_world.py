@@ -86,9 +86,8 @@ class World:
 
     # what the configuration says
 
-    @property
     def tables(self) -> str:
-        """Of mta.toml."""
+        """Of mta.toml, from now on."""
         pools = ""
         if self.sources:
             weights = ", ".join(

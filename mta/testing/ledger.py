@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from mta.model.outcome import COUNTED_STAGES
 from mta.testing.promised_mail import Message, Recipient
 from mta.testing.restrained import Restrained
 from mta.testing.scripted_provider import Taken, Transaction
@@ -275,7 +276,7 @@ class Ledger:
                 self.finals += 1
             recipient.finals.append(event)
             recipient.due_s = 0.0
-        elif event["stage"] in ("mail", "rcpt", "data", "content") and event.get("next_attempt"):
+        elif event["stage"] in COUNTED_STAGES and event.get("next_attempt"):
             recipient.due_since_s = self.clock.monotonic_s() - SLACK_S
             recipient.due_s = 0.0 if recipient.due_since_s < self._retried_s + SLACK_S else event["next_attempt"]
             recipient.due_worker = event["worker"]

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mta.config import Config
+from mta.model.outcome import COUNTED_STAGES
 from mta.testing.watcher import Watcher, Wrong
 from mta_policies.layers import DEFAULT
 from mta_policies.schema import Retry
 
-STAGES = frozenset({"mail", "rcpt", "data", "content"})
-"""In which a provider speaks of a message, or does not any more."""
 ROUNDED_S = 0.01
 NEAR_S = 10.0  # out here it is not known to the second when a message expires
 
@@ -33,7 +32,7 @@ class PutOff(Watcher):
     def told(self, event: Mapping[str, Any]) -> Iterator[Wrong]:
         """See `Watcher`."""
         retry = self._retries.get(event.get("tenant", ""))
-        is_its = event["event"] == "deferred" and event["stage"] in STAGES and not event.get("rule")
+        is_its = event["event"] == "deferred" and event["stage"] in COUNTED_STAGES and not event.get("rule")
         if retry is None or not is_its or not event.get("next_attempt"):
             return
         self.seen += 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mta.testing.account import burst
 from mta.testing.promised_mail import Message, Recipient
 from mta.testing.scripted_provider import TOKEN_SLACK, Transaction
 from mta.testing.simulated_clock import SimulatedClock
@@ -128,7 +129,7 @@ class Restrained:
         if event["action"] == "slow" and event["scope"] in COUNTED and event.get("rate"):
             owners = self._owners_of(event["policy"])
             held.rate = min(units.rate(rate).per_second for rate in event["rate"])
-            held.burst = held.tokens = owners * max(1.0, held.rate / owners)
+            held.burst = held.tokens = burst(held.rate, owners)
             held.tokens_s = held.from_s
 
     # what admins and accidents do

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from mta.testing import account
 from mta.testing.memory_network import MemoryTransport
 from mta.testing.simulated_loop import SimulatedLoop
 
@@ -80,7 +81,7 @@ class Allowed(msgspec.Struct):
     @property
     def burst(self) -> float:
         """How many transactions may go at once."""
-        return self.owners * max(1.0, self.rate / self.owners)
+        return account.burst(self.rate, self.owners)
 
 
 class Transaction(msgspec.Struct, eq=False, frozen=True):

@@ -59,8 +59,8 @@ class SimulatedSupervisor:
         await self._counters.stop()
         await self.rules.stop()
 
-    def is_again(self, number: int) -> bool:
-        """Whether a worker that begins now follows one that this supervisor had."""
+    def begins(self, number: int) -> bool:
+        """A worker does; -> whether it follows one that this supervisor had."""
         is_again = number in self._numbers
         self._numbers.add(number)
         return is_again

@@ -28,11 +28,13 @@ class SimulatedWorker(Worker):
     listener: Listener
     is_up = False
     """Clients are let in."""
+    reload_s = 0.0
+    """When it reads the newest configuration that it was told of."""
 
     def __init__(self, rig: "EngineRig", number: int, loop: SimulatedLoop) -> None:
         self.rig = rig
         assert rig.supervisor is not None, "it starts workers"
-        super().__init__(rig.config, number, rig.epoch, loop, is_again=rig.supervisor.is_again(number))
+        super().__init__(rig.config, number, rig.epoch, loop, is_again=rig.supervisor.begins(number))
         self.simulated_loop = loop
         self.on_hearing = partial(rig.hears, self)
         take = self.mover.arrivals.take

@@ -14,7 +14,7 @@ from mta.config import Config
 from mta.testing.promised_mail import Recipient
 from mta.testing.scripted_provider import Taken, Transaction
 from mta.testing.simulated_clock import SimulatedClock
-from mta.testing.watcher import TAKEN_S, Watcher, Wrong
+from mta.testing.watcher import TAKEN_S, Watcher, Wrong, owners_of
 from mta_policies.local_time import period
 from mta_policies.warmth import USED_SHARE, Plan
 
@@ -45,8 +45,8 @@ class Warmed(Watcher):
     def configured(self, config: Config) -> None:
         """See `Watcher`."""
         self._plans = {plan.source: plan for plan in config.warmup_plans}
-        policies, workers = config.policy_set.policies, config.worker_count
-        self._shared = {name for name, policy in policies.items() if min(policy.owners, workers) > 1}
+        policies = config.policy_set.policies
+        self._shared = {name for name, policy in policies.items() if owners_of(policy, config) > 1}
         self._sources |= self._plans.keys()
         self._held.clear()  # perhaps another worker goes on
 

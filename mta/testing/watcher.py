@@ -6,11 +6,17 @@ from typing import Any
 from mta.config import Config
 from mta.testing.promised_mail import Message, Recipient
 from mta.testing.scripted_provider import Taken, Transaction
+from mta_policies.policy import Policy
 
 TAKEN_S = 1.0  # after a reload all workers keep to it, and what they sent before has arrived
 
 Wrong = tuple[str, Message | None]
 """What must not be, and the message that it is about."""
+
+
+def owners_of(policy: Policy, config: Config) -> int:
+    """Among how many workers its limits are divided."""
+    return min(policy.owners, config.worker_count)
 
 
 class Watcher:
@@ -24,6 +30,9 @@ class Watcher:
 
     def all_gone(self) -> None:
         """So are all of them, with the supervisor."""
+
+    def muted(self, policy: str, rule: str) -> None:
+        """From now on an admin takes what a policy's rule set off its effect."""
 
     def begun(self, recipient: Recipient, transaction: Transaction, *, is_first: bool) -> Iterable[Wrong]:
         """A provider is asked for a recipient, the first of its transaction or another."""

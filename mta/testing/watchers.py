@@ -44,13 +44,17 @@ class Watchers:
             self.watching.append(self.put_off)
 
     def configured(self, config: Config) -> None:
-        """See `Watcher`, as for the next two."""
+        """See `Watcher`, as for the next three."""
         for watcher in self.watching:
             watcher.configured(config)
 
     def killed(self) -> None:
         for watcher in self.watching:
             watcher.killed()
+
+    def muted(self, policy: str, rule: str) -> None:
+        for watcher in self.watching:
+            watcher.muted(policy, rule)
 
     def all_gone(self) -> None:
         for watcher in self.watching:
