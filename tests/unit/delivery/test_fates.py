@@ -8,7 +8,7 @@ from random import Random
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mta.delivery.fates import Fates
@@ -288,7 +288,6 @@ OUTCOMES = st.sampled_from([OK, UNKNOWN, LATER, MANY, FULL, BUSY, LOST_AT_MAIL, 
 
 
 @given(st.lists(OUTCOMES, min_size=1, max_size=12), st.booleans())
-@settings(deadline=None)
 def test_every_recipient_is_exactly_somewhere(outcomes: list[Outcome], was_used: bool):
     """Finished, planned or going again: never two of them, never none."""
     rig = Rig()

@@ -244,7 +244,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_count_never_drifts(steps: list[tuple[str, int]]):
     """Whatever happens in whatever order: what is counted is what is charged, and in the end nothing is."""
     rig = Rig(bytes_max=500)

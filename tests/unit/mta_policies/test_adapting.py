@@ -248,7 +248,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS)
 def test_always_between_floor_and_ceiling_whatever_the_clock_does(steps: list[tuple[str, float]]):
     """And from then on it rises again as it should, with a right clock."""

@@ -121,7 +121,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 400))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_no_interleaving_passes_a_quota(steps: list[tuple[str, int, float]], count: int):
     """Three workers send, die, stop cleanly, all at once at times, and the clock is set: in no hour more goes than the
     quota, and but for what crashes lose all of it does."""
@@ -154,7 +154,7 @@ def test_no_interleaving_passes_a_quota(steps: list[tuple[str, int, float]], cou
 
 
 @given(st.integers(1, 1000), st.integers(1, 8))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_all_of_a_quota_can_be_used(count: int, owners: int):
     """Whoever sends: no owner's share is lost on others."""
     accounts, part = Accounts(), allotment(count, owners)

@@ -162,7 +162,7 @@ def _limit(chance: Random) -> CrossLimit:
     return CrossLimit("tenant", "*", rates, quota)
 
 
-@settings(deadline=None, max_examples=250)
+@settings(max_examples=250)
 @given(st.integers(0, 2**32))
 def test_no_interleaving_of_workers_passes_a_limit(seed: int):
     """Asks, leases, reports and saves as late as may be; workers and the owner killed at any moment."""
@@ -193,7 +193,7 @@ def test_no_interleaving_of_workers_passes_a_limit(seed: int):
         _assert_quota(times, limit.quota, machine.wall_ahead_s)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.builds(Rate, st.integers(1, 100), st.sampled_from([1, 60])), st.sampled_from([0.001, 0.02]))
 def test_what_is_allowed_can_be_had(rate: Rate, step_s: float):
     """Three workers with endless mail and a quick link get nine tenths of the rate, or one less, and never more."""

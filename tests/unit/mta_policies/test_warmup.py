@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mta_policies import warmup
@@ -347,7 +347,6 @@ def test_people_see_how_it_stands():
 JUMPS = st.lists(st.sampled_from([0.0, 3600.0, -3600.0, DAY_S, -DAY_S, 365 * DAY_S, -365 * DAY_S]), max_size=3)
 
 
-@settings(deadline=None)
 @given(JUMPS)
 def test_a_clock_that_jumps_and_comes_back_does_no_lasting_harm(jumps: Sequence[float]):
     """Looked at at any time, a source on its third day has sent what it has sent, and is on its third day."""
@@ -372,7 +371,6 @@ STEPS = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_never_more_in_a_day_than_the_plan_knows(steps: Sequence[tuple[float, int, str, int]]):
     """On the nth day on which anything was sent at most what the nth day of the plan allows, whoever dies or goes on:

@@ -131,7 +131,7 @@ def run(given: Given, folder: Path, until_s: float = float("inf")) -> tuple[Done
     return rig.drain(mails, provider, until_s), provider, mails
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(GIVEN, st.sampled_from([float("inf"), 60.0, 600.0]))
 def test_nothing_is_lost_and_nothing_happens_twice(given: Given, until_s: float):
     """Every recipient that was due ends delivered, bounced, expired or left waiting, once."""
@@ -152,7 +152,7 @@ def test_nothing_is_lost_and_nothing_happens_twice(given: Given, until_s: float)
     assert all(at_s <= mail.accepted_s + 3600.0 + DELIVERY_S for at_s, mail in provider.answered)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(GIVEN)
 def test_no_limit_is_passed(given: Given):
     """Neither connections of a site and of a source, nor the rate, nor the messages of a connection."""
@@ -177,7 +177,7 @@ def test_no_limit_is_passed(given: Given):
                 assert last - first + 1 <= allowed + 1e-3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(GIVEN)
 def test_the_same_gives_the_same(given: Given):
     """To the last count and second."""
@@ -189,7 +189,7 @@ def test_the_same_gives_the_same(given: Given):
     assert vars(first.of("acme")) == vars(second.of("acme"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(GIVEN)
 def test_a_provider_that_takes_all_gets_all(given: Given):
     """Where nothing is refused nothing is left behind, whatever the limits: nobody waits for what never comes."""
@@ -202,7 +202,7 @@ def test_a_provider_that_takes_all_gets_all(given: Given):
     assert tally.drained_s < 1200.0 + 200 * (DELIVERY_S + CONNECT_S)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(GIVEN)
 def test_what_rules_set_off_comes_to_an_end(given: Given):
     """Half an hour of trouble, then all is well: whatever was slowed, suspended or probed, nothing expires."""
